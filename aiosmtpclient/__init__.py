@@ -1,0 +1,3 @@
+"""The public names."""
+
+__version__ = "0.1.0"

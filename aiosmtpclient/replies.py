@@ -1,0 +1,174 @@
+"""Replies: what the server says, from octets to values (RFC 5321 section 4.2).
+
+`ReplyParser` takes octets in pieces of any size and gives back whole replies. It is the one
+place with caps on what a server may make us hold. `Reply` is a tuple `(code, message)` as in
+smtplib, with the rest as properties.
+
+Rules of this room:
+
+* The grammar is strict where looseness would hide a server that lost its place: a code is
+  `[2-5]` digit digit, followed by a space, a hyphen or the line's end, and the same in every
+  line of a reply. It is loose where servers are known to differ: a line may end in a bare LF,
+  and a final line may have no text, with or without the space.
+* What does not fit stops the parser for good: `error` says why, and everything before it is
+  still given back, so the outcome never depends on how the octets were split.
+* Memory is bounded whatever the server streams: one line by `max_line`, one reply by
+  `MAX_REPLY`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+MAX_LINE = 8 * 1024
+"""Octets a reply line may have (RFC 5321 section 4.5.3.1.5 says 512; servers exceed it)."""
+MAX_CHALLENGE_LINE = 16 * 1024
+"""The same while a SASL challenge is owed (RFC 4954 section 4 allows 12288 octets of base64)."""
+MAX_REPLY = 64 * 1024
+"""Octets a whole reply may have."""
+
+
+class EnhancedCode(NamedTuple):
+    """An enhanced status code, class.subject.detail (RFC 3463)."""
+
+    class_: int
+    subject: int
+    detail: int
+
+    def __str__(self) -> str:
+        return f"{self.class_}.{self.subject}.{self.detail}"
+
+
+# RFC 2034 section 4: status-code = class "." subject "." detail, the latter two 1 to 3 digits.
+_ENHANCED = re.compile(rb"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?=[ \t\n]|$)")
+
+
+def printable(octets: bytes) -> str:
+    """The octets as text that is safe to print: UTF-8 where it is UTF-8, everything else escaped."""
+    text = octets.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class Reply(NamedTuple):
+    """One reply of the server.
+
+    Attributes:
+        code: three digits, 200 to 599.
+        message: the text as octets, without codes, lines joined by LF, as smtplib gives it.
+    """
+
+    code: int
+    message: bytes
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The text, one string a line; control characters and undecodable octets are escaped."""
+        return tuple(printable(line) for line in self.message.split(b"\n"))
+
+    @property
+    def text(self) -> str:
+        """The text, lines joined by LF; control characters and undecodable octets are escaped."""
+        return "\n".join(self.lines)
+
+    @property
+    def display(self) -> str:
+        """Code and text in one printable line, for error messages and logs."""
+        return f"{self.code} {' / '.join(self.lines)}".rstrip()
+
+    @property
+    def enhanced_code(self) -> EnhancedCode | None:
+        """The enhanced status code (RFC 2034), if there is one of the same class as the reply."""
+        match = _ENHANCED.match(self.message)
+        if match is None or int(match[1]) != self.code // 100:
+            return None
+        return EnhancedCode(int(match[1]), int(match[2]), int(match[3]))
+
+    @property
+    def positive(self) -> bool:
+        """2yz: done."""
+        return 200 <= self.code <= 299
+
+    @property
+    def intermediate(self) -> bool:
+        """3yz: go on."""
+        return 300 <= self.code <= 399
+
+    @property
+    def temporary(self) -> bool:
+        """4yz: not now."""
+        return 400 <= self.code <= 499
+
+    @property
+    def permanent(self) -> bool:
+        """5yz: never like this."""
+        return 500 <= self.code <= 599
+
+
+# Grammar: code = [2-5] digit digit; then "-" (more lines follow), " " or nothing (last line).
+_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+
+
+class ReplyParser:
+    """Octets in, replies out.
+
+    Attributes:
+        max_line: the cap on a line, in octets without its end; raised while a challenge is owed.
+        error: why nothing more is read, once something came that is not a reply.
+    """
+
+    __slots__ = ("_buffer", "_code", "_lines", "_octets", "error", "max_line")
+
+    def __init__(self) -> None:
+        self.max_line = MAX_LINE
+        self.error: str | None = None
+        self._buffer = b""
+        self._code: bytes | None = None
+        self._lines: list[bytes] = []
+        self._octets = 0
+
+    @property
+    def pending(self) -> bool:
+        """True if octets of an unfinished reply are held."""
+        return bool(self._buffer) or self._code is not None
+
+    def feed(self, data: bytes) -> list[Reply]:
+        """Take what was read, return the replies it completes; look at `error` afterwards."""
+        replies: list[Reply] = []
+        *lines, rest = (self._buffer + data).split(b"\n")
+        self._buffer = b""
+        for line in lines:
+            if (reply := self._line(line.removesuffix(b"\r"))) is not None:
+                replies.append(reply)
+        # The CR of the line's end may already be here.
+        if len(rest) > self.max_line + 1:
+            self.error = f"a reply line of more than {self.max_line} octets"
+        else:
+            self._buffer = rest
+        return replies
+
+    def _line(self, line: bytes) -> Reply | None:
+        if self.error is not None:
+            return None
+        match = _LINE.fullmatch(line)
+        self._octets += len(line)
+        if len(line) > self.max_line:
+            self.error = f"a reply line of more than {self.max_line} octets"
+        elif match is None:
+            self.error = f"not a reply line: {printable(line[:80])!r}"
+        elif self._code is not None and match[1] != self._code:
+            self.error = f"code {match[1].decode()} inside a reply with code {self._code.decode()}"
+        elif self._octets > MAX_REPLY:
+            self.error = f"a reply of more than {MAX_REPLY} octets"
+        if match is None or self.error is not None:
+            return None
+        code, separator, text = match.groups()
+        self._lines.append(text.strip(b" \t\r") if text else b"")
+        if separator == b"-":
+            self._code = code
+            return None
+        reply = Reply(int(code), b"\n".join(self._lines))
+        self._code, self._lines, self._octets = None, [], 0
+        return reply
