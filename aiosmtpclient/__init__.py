@@ -1,3 +1,78 @@
-"""The public names."""
+"""An asyncio-native SMTP and LMTP client with the whole vocabulary of `smtplib`.
+
+::
+
+    async with AsyncSMTP("localhost") as smtp:
+        result = await smtp.send_message(message)
+
+This module holds the public names and nothing else. The errors' tree is at the top of
+`aiosmtpclient.errors`, what is known about a delivery in `aiosmtpclient.delivery`.
+"""
+
+from smtplib import CRLF, LMTP_PORT, SMTP_PORT, SMTP_SSL_PORT
+
+from .addresses import quoteaddr
+from .client import AsyncLMTP, AsyncSMTP, send
+from .delivery import Outcome, SendResult
+from .errors import (
+    Delivery,
+    RecipientOutcome,
+    SMTPAuthenticationError,
+    SMTPConnectError,
+    SMTPConnectionRefusedError,
+    SMTPDataError,
+    SMTPException,
+    SMTPHeloError,
+    SMTPNotSupportedError,
+    SMTPPoolError,
+    SMTPProtocolError,
+    SMTPRecipientsRefused,
+    SMTPResponseException,
+    SMTPSenderRefused,
+    SMTPServerDisconnected,
+    SMTPTimeoutError,
+    SMTPTLSError,
+)
+from .extensions import Extensions
+from .message import Envelope
+from .replies import EnhancedCode, Reply
+from .timeouts import Timeouts
+from .tls import TLSPolicy
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CRLF",
+    "LMTP_PORT",
+    "SMTP_PORT",
+    "SMTP_SSL_PORT",
+    "AsyncLMTP",
+    "AsyncSMTP",
+    "Delivery",
+    "EnhancedCode",
+    "Envelope",
+    "Extensions",
+    "Outcome",
+    "RecipientOutcome",
+    "Reply",
+    "SMTPAuthenticationError",
+    "SMTPConnectError",
+    "SMTPConnectionRefusedError",
+    "SMTPDataError",
+    "SMTPException",
+    "SMTPHeloError",
+    "SMTPNotSupportedError",
+    "SMTPPoolError",
+    "SMTPProtocolError",
+    "SMTPRecipientsRefused",
+    "SMTPResponseException",
+    "SMTPSenderRefused",
+    "SMTPServerDisconnected",
+    "SMTPTLSError",
+    "SMTPTimeoutError",
+    "SendResult",
+    "TLSPolicy",
+    "Timeouts",
+    "quoteaddr",
+    "send",
+]

@@ -185,6 +185,12 @@ class SMTPPoolError(SMTPException):
     """The pool could not lend a connection: no slot in time, or the pool is closed."""
 
 
+def _one_line(octets: bytes) -> str:
+    """What `Reply.display` shows of a text, for errors built without a reply, as smtplib builds them."""
+    text = octets.decode("utf-8", "backslashreplace").replace("\n", " / ")
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class SMTPResponseException(SMTPException, smtplib.SMTPResponseException):
     """The server answered with an error.
 
@@ -224,8 +230,8 @@ class SMTPResponseException(SMTPException, smtplib.SMTPResponseException):
     def __str__(self) -> str:
         if self.reply is not None:
             return f"{self._what()}: {self.reply.display}"
-        shown = self.smtp_error.decode("utf-8", "backslashreplace")
-        said = shown if self.smtp_code < 0 else f"{self.smtp_code} {shown}"
+        shown = _one_line(self.smtp_error)
+        said = shown if self.smtp_code < 0 else f"{self.smtp_code} {shown}".rstrip()
         return f"{self._what()}: {said}"
 
 

@@ -136,18 +136,24 @@ class ReplyParser:
 
     def feed(self, data: bytes) -> list[Reply]:
         """Take what was read, return the replies it completes; look at `error` afterwards."""
+        if self.error is not None:
+            return []
         replies: list[Reply] = []
         *lines, rest = (self._buffer + data).split(b"\n")
         self._buffer = b""
         for line in lines:
             if (reply := self._line(line.removesuffix(b"\r"))) is not None:
                 replies.append(reply)
-        # The CR of the line's end may already be here.
+        if self.error is None:
+            self._hold(rest)
+        return replies
+
+    def _hold(self, rest: bytes) -> None:
+        # One more: the CR of the line's end may already be here.
         if len(rest) > self.max_line + 1:
             self.error = f"a reply line of more than {self.max_line} octets"
         else:
             self._buffer = rest
-        return replies
 
     def _line(self, line: bytes) -> Reply | None:
         if self.error is not None:

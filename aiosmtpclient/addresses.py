@@ -1,0 +1,269 @@
+"""Addresses: from what a caller writes to what stands in the angle brackets of MAIL and RCPT.
+
+`sender()` and `recipient()` take one address and give an `Address`, or a ValueError that says
+what is wrong. `mailboxes()` reads the addresses out of a header's text, by the same grammar.
+
+Rules of this room:
+
+* An address is never rewritten to make it fit: what cannot be sent as it is, is refused. Only
+  what is not part of an address is taken off: a display name, angle brackets around it, a
+  comment behind it, blanks around it.
+* An ASCII domain is never changed, not even its case. A domain with other characters goes out
+  as A-labels (RFC 5890), always, so that it never needs SMTPUTF8.
+* A local part is the receiving server's business (RFC 5321 section 2.3.11): its quotes stay,
+  odd dots stay, and without a domain it goes out alone (`postmaster`).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# Grammar, after RFC 5321 section 4.1.2 and RFC 6531 section 3.3. Controls are refused before.
+#   atom    = one or more of: any character but a blank or one of "(),:;<>@[\]
+#   spec    = (atom / quoted) ["@" (atom / literal)]
+#   address = [phrase] "<" spec ">" *comment / spec *comment
+_ATOM = r'[^\s"(),:;<>@\[\\\]]'
+_QUOTED = r'"(?:[^"\\]|\\.)*+"'
+_COMMENT = r"\((?:[^()\\]|\\.)*+\)"
+_LITERAL = r"\[[!-Z^-~]++\]"
+_SPEC = rf"({_ATOM}++|{_QUOTED})(?:@({_ATOM}++|{_LITERAL}))?+"
+_TAIL = rf" *+(?:{_COMMENT} *+)*+"
+_PHRASE = rf"(?:[^\"(),:;<>\\]|{_QUOTED}|{_COMMENT})*+"
+
+_PLAIN = re.compile(r"([\w!#$%&'*+/=?^`{|}~.-]+)@([\w!#$%&'*+/=?^`{|}~.-]+)", re.ASCII)
+_BARE = re.compile(rf" *+{_SPEC}{_TAIL}")
+_ANGLE = re.compile(rf"{_PHRASE}<{_SPEC}>{_TAIL}")
+_NULL = re.compile(r" *(?:<>)? *")
+
+# C0, DEL and C1; the line and paragraph separators; what surrogateescape makes of octets.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_SPELLED = {"\r": "CR", "\n": "LF", "\0": "NUL", "\t": "a tab"}
+
+_ASCII_DOMAIN = re.compile(r"[\w!#$%&'*+/=?^`{|}~.-]+", re.ASCII)
+# Letters that the 2003 rules turned into others, which makes it another domain (RFC 5894 section 7.2).
+_CHANGED_SINCE_2003 = frozenset("ßẞς\u200c\u200d")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One envelope address.
+
+    Attributes:
+        text: exactly the string the caller gave; results are keyed by it.
+        local: the local part as it goes out, with its quotes if it has any.
+        domain: as given: A-labels, U-labels or a literal; empty if there is none.
+    """
+
+    text: str
+    local: str
+    domain: str
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """True if the local part has non-ASCII characters (RFC 6531); a domain never needs it."""
+        return not self.local.isascii()
+
+    @property
+    def path(self) -> bytes:
+        """What stands between the angle brackets on the wire; empty for the null sender."""
+        if not self.domain:
+            return self.local.encode()
+        return f"{self.local}@{domain_to_ascii(self.domain)}".encode()
+
+
+def sender(address: str) -> Address:
+    """Read the address of a reverse-path; `""` and `"<>"` are the null sender (RFC 5321 section 4.5.5).
+
+    Raises:
+        ValueError: it is not one address, or cannot be sent without changing it.
+        TypeError: it is not a string.
+    """
+    if type(address) is str and (plain := _PLAIN.fullmatch(address)):
+        return Address(address, plain[1], plain[2])
+    return _parse(address)
+
+
+def recipient(address: str) -> Address:
+    """Read the address of a forward-path.
+
+    Raises:
+        ValueError: it is empty, not one address, or cannot be sent without changing it.
+        TypeError: it is not a string.
+    """
+    parsed = sender(address)
+    if not parsed.local:
+        raise ValueError(f"{address!r} is no recipient: only a sender may be empty")
+    return parsed
+
+
+def quoteaddr(addrstring: str) -> str:
+    """Return the address in angle brackets, without a display name, as `smtplib.quoteaddr` does.
+
+    Raises:
+        ValueError: it is not one address, or cannot be sent without changing it.
+    """
+    return f"<{sender(addrstring).path.decode()}>"
+
+
+def _parse(address: object) -> Address:
+    if not isinstance(address, str):
+        raise TypeError(f"an address is a str, not {type(address).__name__}")
+    if (bad := _FORBIDDEN.search(address)) is not None:
+        raise ValueError(f"{_short(address)} is no address: it contains {_spell(bad[0])}")
+    if _NULL.fullmatch(address):
+        return Address(address, "", "")
+    found = _BARE.fullmatch(address) or _ANGLE.fullmatch(address)
+    if found is None:
+        raise ValueError(f"{_short(address)} is no address: {_complaint(address)}")
+    local, domain = found[1], found[2] or ""
+    if not domain.isascii():
+        domain_to_ascii(domain)
+    return Address(address, local, domain)
+
+
+def _short(text: str) -> str:
+    return ascii(text) if len(text) <= 100 else f"{text[:100]!a}…"
+
+
+def _spell(character: str) -> str:
+    if "\ud800" <= character <= "\udfff":
+        return "an octet that could not be decoded"
+    return _SPELLED.get(character, f"the control character U+{ord(character):04X}")
+
+
+# Unclosed ones are taken whole, so that no character is looked at twice.
+_ENCLOSED = re.compile(r'"(?:[^"\\]|\\.)*+("?)|\((?:[^()\\]|\\.)*+(\)?)')
+_COMPLAINTS = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r'"', "a quote is not closed"),
+        (r"[()]", "a parenthesis outside quotes is no comment behind the address"),
+        (r"(?:^|<)\s*@[^:]*:", "it has a source route"),
+        (r"[,;]", "one address is wanted, this looks like a list"),
+        (r"<[^<>]*\s[^<>]*>", "it has a space outside quotes"),
+        (r"<>", "there is no address in the angle brackets"),
+        (r"(?:^|<)@", "nothing stands before the @"),
+        (r"@(?:$|>)", "nothing stands behind the @"),
+        (r"[<>]", "it has an angle bracket outside quotes"),
+        (r"\s", "it has a space outside quotes"),
+        (r"@.*@", "it has more than one @"),
+    )
+)
+
+
+def _complaint(address: str) -> str:
+    """Say why the grammar did not match: the first reason that holds outside quotes and comments."""
+    rest = _ENCLOSED.sub(lambda found: "x" if found[1] or found[2] else found[0][0], address.strip())
+    for pattern, words in _COMPLAINTS:
+        if pattern.search(rest):
+            return words
+    return "it has a character that must be quoted, or a broken address literal"
+
+
+@functools.lru_cache(maxsize=1024)
+def domain_to_ascii(domain: str) -> str:
+    """Return the domain as A-labels (RFC 5891 section 4); an ASCII domain or a literal as it is.
+
+    The `idna` package is used if it can be imported (UTS 46 mapping, not transitional), else
+    the standard library's codec, which knows the rules of 2003 only.
+
+    Raises:
+        ValueError: there is no such form.
+    """
+    if domain.isascii():
+        return domain
+    try:
+        # A name has at most 255 octets, and long input is slow to convert.
+        encoded = _a_labels(domain) if len(domain) <= 255 else ""
+    except UnicodeError as error:
+        raise ValueError(f"the domain {_short(domain)} has no ASCII form: {error}") from error
+    # Compatibility forms ("＠", "＜") become the ASCII characters that were refused above.
+    if not _ASCII_DOMAIN.fullmatch(encoded):
+        raise ValueError(f"the domain {_short(domain)} has no ASCII form")
+    return encoded
+
+
+def _a_labels(domain: str) -> str:
+    try:
+        import idna
+    except ImportError:
+        if not _CHANGED_SINCE_2003.isdisjoint(domain):
+            raise ValueError(f"the domain {_short(domain)} needs the package 'idna'") from None
+        return domain.encode("idna").decode("ascii")
+    return idna.encode(domain, uts46=True).decode("ascii")
+
+
+# --- Addresses within the text of a header (RFC 5322 section 3.4) ---
+
+# Between two of , ; : stands a mailbox, or a group's name if the colon follows.
+_LIST_PIECE = re.compile(
+    rf'((?:[^",:;(<\[]|{_QUOTED}|{_COMMENT}|<(?:[^"<>]|{_QUOTED})*+>|\[[^\[\]]*+\])++)|([,:;])'
+)
+_NOTHING = re.compile(rf"(?: |{_COMMENT})*+")
+_FOLD = re.compile(r"\r?\n(?=[ \t])")
+# As above: unclosed quotes and comments are taken whole.
+_HEADER_SPEC = re.compile(
+    rf'({_ATOM}++|"(?:[^"\\]|\\.)*+"?)(?:@({_ATOM}++))?+|\((?:[^()\\]|\\.)*+\)?', re.DOTALL
+)
+
+
+def mailboxes(text: str) -> list[str]:
+    """Return the addresses in the text of an address header, without names; groups are opened.
+
+    Raises:
+        ValueError: something in it is not an address.
+    """
+    text = _FOLD.sub("", text).replace("\t", " ")
+    if (bad := _CONTROL.search(text)) is not None:
+        raise ValueError(f"{_short(text)} is no list of addresses: it contains {_spell(bad[0])}")
+    return [_bare(piece) for piece in _pieces(text)]
+
+
+def _bare(mailbox: str) -> str:
+    found = _BARE.fullmatch(mailbox) or _ANGLE.fullmatch(mailbox)
+    # A name may have octets that nobody could decode, an address may not.
+    return recipient("@".join(filter(None, found.groups())) if found else mailbox).text
+
+
+def _pieces(text: str) -> Iterator[str]:
+    position, held = 0, ""
+    while position < len(text):
+        match = _LIST_PIECE.match(text, position)
+        if match is None:
+            raise ValueError(
+                f"{_short(text)} is no list of addresses: {_short(text[position:])} is not closed"
+            )
+        held, separator, position = match[1] or held, match[2], match.end()
+        if separator == ":" and "@" in held:
+            raise ValueError(f"{_short(held)} is no name of a group")
+        if separator:
+            if separator != ":" and not _NOTHING.fullmatch(held):
+                yield held
+            held = ""
+    if not _NOTHING.fullmatch(held):
+        yield held
+
+
+def header_needs_smtputf8(text: str) -> bool:
+    """True if an address in the header's text has a non-ASCII local part."""
+    return any(spec[2] is not None and not spec[1].isascii() for spec in _HEADER_SPEC.finditer(text))
+
+
+def header_with_ascii_domains(text: str) -> str:
+    """Return the header's text with A-labels for each non-ASCII domain behind an ASCII local part.
+
+    Raises:
+        ValueError: a domain has no such form.
+    """
+    return _HEADER_SPEC.sub(_with_ascii_domain, text)
+
+
+def _with_ascii_domain(spec: re.Match[str]) -> str:
+    local, domain = spec.groups()
+    if domain is None or domain.isascii() or not local.isascii():
+        return spec[0]
+    return f"{local}@{domain_to_ascii(domain)}"

@@ -1,0 +1,75 @@
+"""Content on its way to the wire, slice by slice, from wherever it comes.
+
+`opened` turns a path into an open file before MAIL is sent, so that a missing file leaves no
+envelope open at the server. `wire_slices` then reads the content, normalises and dot-stuffs it,
+and yields what is to be written (RFC 5321 sections 2.3.8 and 4.5.2), without the final dot.
+
+Rules of this room:
+
+* Files are read in a thread: a slow disk must not stall the loop.
+* At most one slice is held.
+* What the caller's iterator raises passes through as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from typing import cast
+
+from .content import InMemory, LineNormaliser, Readable, SourceKind, Stream
+
+SLICE = 256 * 1024
+"""Octets read and written at a time."""
+
+
+@contextlib.asynccontextmanager
+async def opened(content: InMemory | Stream) -> AsyncIterator[InMemory | Stream]:
+    """The content with its file, if it is a path, open for as long as the block runs."""
+    if isinstance(content, InMemory) or content.kind is not SourceKind.PATH:
+        yield content
+        return
+    file = await asyncio.to_thread(open, cast("os.PathLike[str]", content.source), "rb")
+    try:
+        yield Stream.of(file)
+    finally:
+        file.close()
+
+
+async def wire_slices(content: InMemory | Stream, *, seven_bit: bool) -> AsyncGenerator[bytes, None]:
+    """Yield the content as it goes out, in slices, without the end.
+
+    Args:
+        seven_bit: the server lacks 8BITMIME, so an octet above 127 in a stream is an error.
+
+    Raises:
+        ValueError: a NUL in a stream.
+        SMTPNotSupportedError: an octet above 127 where 8BITMIME is not offered.
+    """
+    if isinstance(content, InMemory):
+        wire = content.stuffed()
+        for start in range(0, len(wire), SLICE):
+            yield wire[start : start + SLICE]
+        return
+    normaliser = LineNormaliser(seven_bit=seven_bit)
+    async with contextlib.aclosing(_chunks(content)) as chunks:
+        async for chunk in chunks:
+            if piece := normaliser.feed(chunk):
+                yield piece
+    if piece := normaliser.finish():
+        yield piece
+
+
+async def _chunks(content: Stream) -> AsyncGenerator[bytes, None]:
+    if content.kind is SourceKind.FILE:
+        file = cast(Readable, content.source)
+        while chunk := await asyncio.to_thread(file.read, SLICE):
+            yield chunk
+    elif content.kind is SourceKind.ASYNC_ITERABLE:
+        async for chunk in cast("AsyncIterable[bytes]", content.source):
+            yield chunk
+    else:
+        for chunk in cast("Iterable[bytes]", content.source):
+            yield chunk

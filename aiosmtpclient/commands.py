@@ -1,0 +1,248 @@
+"""Commands: each as the octets that go out, CRLF included (RFC 5321 section 4.1.1).
+
+This is the only place where text from outside meets the wire, and so the only injection gate:
+one CR or LF let through here is a command of somebody else's.
+
+Rules of this room:
+
+* Every argument is checked before anything is built. What does not fit is a `ValueError`;
+  nothing is ever rewritten to make it fit.
+* No control character passes: not NUL, CR or LF, not a tab, not DEL, nor C1 in UTF-8.
+* Octets beyond ASCII pass only where the caller says that SMTPUTF8 was agreed on (RFC 6531).
+* What may be secret (raw commands, responses) is not repeated in an error's text.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable
+
+from .replies import printable
+
+DATA = b"DATA\r\n"
+RSET = b"RSET\r\n"
+QUIT = b"QUIT\r\n"
+STARTTLS = b"STARTTLS\r\n"
+END_OF_CONTENT = b".\r\n"
+AUTH_CANCEL = b"*\r\n"
+"""Answers a challenge to give the exchange up (RFC 4954 section 4)."""
+
+MAX_COMMAND = 512
+"""Octets a command line may have, CRLF included (RFC 5321 section 4.5.3.1.4)."""
+
+# What may stand between "<" and ">": this gate keeps a path from ending early, no more; whether
+# it is an address was decided by `addresses`.
+#   path   = *( plain / "\" ( plain / "\" ) / quoted )
+#   quoted = DQUOTE *( qplain / "\" qchar ) DQUOTE
+# plain is visible and none of < > " \; a backslash takes its character with it, and a quote
+# behind one is refused outside quotes: readers disagree whether it opens a string.
+_PATH = re.compile(rb'(?>[!#-;=?-\[\]-~]++|\\[!#-;=?-~]|"(?>[ !#-\[\]-~]++|\\[ -~])*+")*+')
+_WIDE = "\u00a0-\ud7ff\ue000-\U0010ffff"
+_PATH_UTF8 = re.compile(
+    rf'(?>[!#-;=?-\[\]-~{_WIDE}]++|\\[!#-;=?-~{_WIDE}]|"(?>[ !#-\[\]-~{_WIDE}]++|\\[ -~{_WIDE}])*+")*+'
+)
+
+# RFC 5321 section 4.1.2: esmtp-keyword ["=" esmtp-value]; RFC 6531 section 3.3 widens the value.
+_OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(?:=[!-<>-~]+)?")
+_OPTION_UTF8 = re.compile(rf"[A-Za-z0-9][A-Za-z0-9-]*(?:=[!-<>-~{_WIDE}]+)?")
+
+_TEXT = re.compile(r"[ -~]*")
+_TEXT_UTF8 = re.compile(rf"[ -~{_WIDE}]*")
+_NAME = re.compile(rb"[!-~]+")
+_DOMAIN = re.compile(rb"[A-Za-z0-9._-]+")
+# RFC 4422 section 3.1: sasl-mech = 1*20mech-char, upper case; any case is taken here.
+_MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}")
+
+
+def hello(verb: str, name: str) -> bytes:
+    """Introduce ourselves (RFC 5321 section 4.1.1.1; LHLO: RFC 2033 section 4.1).
+
+    Args:
+        verb: "EHLO", "HELO" or "LHLO", in any case.
+        name: our domain, or an address literal in brackets; an international domain becomes A-labels.
+
+    Raises:
+        ValueError: another verb, an empty name, or one with a space, a control or no A-label form.
+    """
+    if verb.upper() not in {"EHLO", "HELO", "LHLO"}:
+        raise ValueError(f"EHLO, HELO or LHLO, not {verb!r}")
+    if name.isascii():
+        encoded, pattern = name.encode("ascii"), _NAME
+    else:
+        # Checked after the conversion: a compatibility character may become a space.
+        encoded, pattern = _a_labels(name), _DOMAIN
+    if pattern.fullmatch(encoded) is None:
+        raise ValueError(f"not a name to say hello with: {name!r}")
+    return verb.upper().encode("ascii") + b" " + encoded + b"\r\n"
+
+
+def _a_labels(name: str) -> bytes:
+    try:
+        return name.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"not an international domain name: {name!r}") from error
+
+
+def mail(path: bytes, options: Iterable[str] = (), *, utf8: bool = False) -> bytes:
+    """Open a transaction (RFC 5321 section 4.1.1.2).
+
+    Args:
+        path: the sender, without angle brackets; empty for the null reverse-path.
+        options: parameters such as "SIZE=1000", each one `esmtp-param`.
+        utf8: SMTPUTF8 is in force: path and options may hold UTF-8.
+
+    Raises:
+        ValueError: the path could end early or break the line, or an option is not one.
+    """
+    if _PATH.fullmatch(path) is None:
+        _check_international(path, utf8)
+    return b"MAIL FROM:<" + path + (_with_options(options, utf8) if options else b">\r\n")
+
+
+def rcpt(path: bytes, options: Iterable[str] = (), *, utf8: bool = False) -> bytes:
+    """Name one recipient (RFC 5321 section 4.1.1.3); arguments as for `mail`, but no empty path."""
+    if _PATH.fullmatch(path) is None:
+        _check_international(path, utf8)
+    if not path:
+        raise ValueError("an empty recipient")
+    return b"RCPT TO:<" + path + (_with_options(options, utf8) if options else b">\r\n")
+
+
+def _check_international(path: bytes, utf8: bool) -> None:
+    """Pass a path that is not plain ASCII but right all the same; refuse any other."""
+    if utf8:
+        try:
+            if _PATH_UTF8.fullmatch(path.decode("utf-8")) is not None:
+                return
+        except UnicodeDecodeError as error:
+            raise ValueError(f"an address that is not UTF-8: {_shown(path)}") from error
+    elif not path.isascii():
+        raise ValueError(f"an address beyond ASCII, without SMTPUTF8: {_shown(path)}")
+    raise ValueError(
+        "an address with a control character, or with a space, an angle bracket or a quote "
+        f"where none may be: {_shown(path)}"
+    )
+
+
+def _shown(path: bytes) -> str:
+    return repr(printable(path[:80]))
+
+
+def _with_options(options: Iterable[str], utf8: bool) -> bytes:
+    """What follows a path when there are options."""
+    if isinstance(options, str | bytes):
+        raise ValueError(f"options: pass a list of them, not {options!r}")
+    return b">" + b"".join([b" " + option(one, utf8=utf8).encode("utf-8") for one in options]) + b"\r\n"
+
+
+def option(text: str, *, utf8: bool = False) -> str:
+    """Check one parameter of MAIL or RCPT (`esmtp-param`, RFC 5321 section 4.1.2).
+
+    Args:
+        text: the keyword, and perhaps "=" and its value.
+        utf8: the value may hold characters beyond ASCII (RFC 6531 section 3.3).
+
+    Returns:
+        The same text.
+
+    Raises:
+        ValueError: it is not exactly one parameter.
+    """
+    pattern = _OPTION_UTF8 if utf8 else _OPTION
+    if not isinstance(text, str) or pattern.fullmatch(text) is None:
+        raise ValueError(f"not one ESMTP parameter (keyword or keyword=value): {text!r}")
+    return text
+
+
+def bdat(size: int, last: bool) -> bytes:
+    """Announce a chunk of `size` octets (RFC 3030 section 2)."""
+    if size < 0:
+        raise ValueError(f"a chunk of {size} octets")
+    return b"BDAT %d%b\r\n" % (size, b" LAST" if last else b"")
+
+
+def noop(argument: str = "") -> bytes:
+    """Do nothing, with or without an argument (RFC 5321 section 4.1.1.9)."""
+    return raw("NOOP", argument)
+
+
+def help(topic: str = "") -> bytes:
+    """Ask for help, perhaps on a topic (RFC 5321 section 4.1.1.8)."""
+    return raw("HELP", topic)
+
+
+def vrfy(path: bytes, *, utf8: bool = False) -> bytes:
+    """Ask whether a mailbox exists (RFC 5321 section 4.1.1.6).
+
+    Args:
+        path: a mailbox or a user's name, without angle brackets.
+        utf8: the server offers SMTPUTF8; the keyword is added if the path needs it (RFC 6531
+            section 3.7.4.2).
+
+    Raises:
+        ValueError: an empty path, or one that `mail` would refuse too.
+    """
+    return b"VRFY " + _looked_up(path, utf8)
+
+
+def expn(path: bytes, *, utf8: bool = False) -> bytes:
+    """Ask who is on a mailing list (RFC 5321 section 4.1.1.7); arguments as for `vrfy`."""
+    return b"EXPN " + _looked_up(path, utf8)
+
+
+def _looked_up(path: bytes, utf8: bool) -> bytes:
+    if not path:
+        raise ValueError("an empty name to look up")
+    if _PATH.fullmatch(path) is None:
+        _check_international(path, utf8)
+    return path + (b"\r\n" if path.isascii() else b" SMTPUTF8\r\n")
+
+
+def auth(mechanism: str, initial_response: bytes | None = None) -> bytes:
+    """Begin to authenticate (RFC 4954 section 4).
+
+    Args:
+        mechanism: the SASL mechanism's name, in any case.
+        initial_response: the first response, if it goes with the command; the line may then be
+            too long to be sent (ask `fits`).
+
+    Raises:
+        ValueError: the mechanism's name is none (RFC 4422 section 3.1).
+    """
+    if _MECHANISM.fullmatch(mechanism) is None:
+        initial_response = None  # not even a traceback with locals shows it
+        raise ValueError(f"not the name of a SASL mechanism: {mechanism!r}")
+    verb = b"AUTH " + mechanism.upper().encode("ascii")
+    if initial_response is None:
+        return verb + b"\r\n"
+    return verb + b" " + (base64.b64encode(initial_response) or b"=") + b"\r\n"
+
+
+def auth_response(response: bytes) -> bytes:
+    """Answer a challenge (RFC 4954 section 4); an empty response is an empty line."""
+    return base64.b64encode(response) + b"\r\n"
+
+
+def raw(command: str, arguments: str = "", *, utf8: bool = False) -> bytes:
+    """Build any command from text, as smtplib's `putcmd` does.
+
+    Args:
+        command: the verb, or the whole line.
+        arguments: what follows it, after a space.
+        utf8: characters beyond ASCII may pass, as UTF-8.
+
+    Raises:
+        ValueError: a control character, or one beyond ASCII without `utf8`.
+    """
+    pattern = _TEXT_UTF8 if utf8 else _TEXT
+    for what, text in (("command", command), ("arguments", arguments)):
+        if pattern.fullmatch(text) is None:
+            # It may be a response with a password inside: the text stays out of the error.
+            raise ValueError(f"{what}: a control character, or one that needs SMTPUTF8")
+    return (f"{command} {arguments}\r\n" if arguments else f"{command}\r\n").encode()
+
+
+def fits(command: bytes) -> bool:
+    """True if the line is no longer than any server must take (RFC 5321 section 4.5.3.1.4)."""
+    return len(command) <= MAX_COMMAND

@@ -1,0 +1,173 @@
+"""The account of a message: what is known about each of its recipients.
+
+`Ledger` is kept while one message is being sent. Whoever learns something writes it down at
+once: the dialogue when a reply is in, the driver just before the end of the content is handed
+to the transport. So whatever ends the send, a reply or a cancellation, the answer to "may this
+be sent again?" is already there. `SendResult` and `Outcome` are what the caller gets.
+
+Rules of this room:
+
+* A recipient starts as NOT_SENT and is *open* until something decides about it.
+* When the end of the content leaves, the open ones become UNKNOWN; only a reply changes that.
+* One entry a position: an address asked for twice has two entries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .errors import Delivery, RecipientOutcome
+from .replies import Reply
+
+if TYPE_CHECKING:
+    from .message import Body, Envelope
+
+
+class Ledger:
+    """What is known about each recipient of one message, while it is being sent.
+
+    Attributes:
+        addresses: the recipients as the caller wrote them, by position.
+        final: the reply to the end of the content, once it is in.
+    """
+
+    __slots__ = ("_decided", "_deliveries", "_replies", "addresses", "as_a_whole", "final")
+
+    def __init__(self, addresses: Iterable[str]) -> None:
+        self.begin(addresses)
+
+    def begin(self, addresses: Iterable[str]) -> None:
+        """Start over with these recipients: nothing is known about anybody."""
+        self.addresses = tuple(addresses)
+        self.final: Reply | None = None
+        self.as_a_whole: Delivery | None = None
+        self._deliveries = [Delivery.NOT_SENT] * len(self.addresses)
+        self._replies: list[Reply | None] = [None] * len(self.addresses)
+        self._decided = [False] * len(self.addresses)
+
+    @property
+    def open(self) -> list[int]:
+        """Positions about which no reply has decided."""
+        return [position for position, decided in enumerate(self._decided) if not decided]
+
+    def decide(self, position: int, reply: Reply) -> None:
+        """Write down the reply that accepts (2yz) or refuses (4yz, 5yz) this recipient."""
+        self._deliveries[position] = Delivery.ACCEPTED if reply.positive else Delivery.REFUSED
+        self._replies[position] = reply
+        self._decided[position] = True
+
+    def decide_open(self, reply: Reply) -> None:
+        """Write down the reply that decides about everybody who is still open."""
+        for position in self.open:
+            self.decide(position, reply)
+
+    def end_left(self) -> None:
+        """The end of the content is about to be handed to the transport."""
+        for position in self.open:
+            self._deliveries[position] = Delivery.UNKNOWN
+
+    @property
+    def outcomes(self) -> tuple[RecipientOutcome, ...]:
+        """The account so far, by position."""
+        return tuple(map(RecipientOutcome, self.addresses, self._deliveries, self._replies))
+
+    @property
+    def delivery(self) -> Delivery:
+        """The account in one word: the one that most forbids sending everything again.
+
+        UNKNOWN if it is for anybody, else ACCEPTED if anybody was, else NOT_SENT if anybody was
+        not refused, else REFUSED.
+        """
+        if self.as_a_whole is not None:
+            return self.as_a_whole
+        if not self.addresses:
+            return Delivery.NOT_SENT
+        order = (Delivery.UNKNOWN, Delivery.ACCEPTED, Delivery.NOT_SENT, Delivery.REFUSED)
+        return min(self._deliveries, key=order.index)
+
+    @property
+    def refused(self) -> dict[str, Reply]:
+        """Address → reply, of the refused."""
+        return {
+            address: reply
+            for address, delivery, reply in self.outcomes
+            if delivery is Delivery.REFUSED and reply is not None
+        }
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """The addresses for which the server took responsibility, by position."""
+        return tuple(address for address, delivery, _ in self.outcomes if delivery is Delivery.ACCEPTED)
+
+    def stamp(self, error: BaseException) -> None:
+        """Set `delivery` and `outcomes` on an error that passes through a send, whoever raised it."""
+        with contextlib.suppress(AttributeError):  # an exception class with __slots__ and no room for us
+            error.delivery = self.delivery  # type: ignore[attr-defined]
+            error.outcomes = self.outcomes  # type: ignore[attr-defined]
+
+
+class SendResult(dict[str, Reply]):
+    """What became of a message that at least one recipient gets.
+
+    A dict of the refused recipients, address → `Reply`, exactly as `smtplib` returns it: empty
+    when everybody was accepted.
+
+    Attributes:
+        accepted: the addresses that the server took responsibility for, by position.
+        reply: the reply to the end of the content, with the queue id the server gave. In LMTP
+            the first that accepted.
+        envelope: sender, recipients and content as they were asked for.
+        outcomes: one `(address, delivery, reply)` a position, accepted or not.
+    """
+
+    __slots__ = ("accepted", "envelope", "outcomes", "reply")
+
+    accepted: tuple[str, ...]
+    reply: Reply
+    envelope: Envelope
+    outcomes: tuple[RecipientOutcome, ...]
+
+    def __init__(self, ledger: Ledger, envelope: Envelope) -> None:
+        if ledger.final is None:
+            raise AssertionError(ledger.outcomes)
+        super().__init__(ledger.refused)
+        self.accepted = ledger.accepted
+        self.reply = ledger.final
+        self.envelope = envelope
+        self.outcomes = ledger.outcomes
+
+    def __repr__(self) -> str:
+        return (
+            f"<SendResult accepted={list(self.accepted)} refused={dict(self)} reply={self.reply.display!r}>"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one message of many.
+
+    Attributes:
+        index: its position in what `send_messages` was given, from 0.
+        message: the message or `Envelope` as it was given.
+        delivery: what is known, in one word.
+        result: the `SendResult` if anybody was accepted.
+        error: the exception otherwise; its `outcomes` has the account of each recipient.
+        attempts: how many times it was started on a connection.
+        connection: serial number, within this process, of the connection that carried it last.
+    """
+
+    index: int
+    message: Body | Envelope
+    delivery: Delivery
+    result: SendResult | None = None
+    error: Exception | None = None
+    attempts: int = 1
+    connection: int | None = None
+
+    @property
+    def outcomes(self) -> Sequence[RecipientOutcome]:
+        """One `(address, delivery, reply)` a recipient, if it came to that."""
+        return self.result.outcomes if self.result is not None else getattr(self.error, "outcomes", ())

@@ -1,0 +1,365 @@
+"""From a host name to a connection that is ready for mail.
+
+Dial, greeting, EHLO, STARTTLS as the policy says, EHLO again, login if there are credentials.
+`dial` does the first two, which is all that `smtplib.SMTP.connect` does; `make_ready` the rest.
+
+Rules of this room:
+
+* EHLO refused for good → HELO (RFC 5321 section 3.2), but never in LMTP, never while TLS has
+  yet to be brought up by policy, never where credentials wait: HELO can do neither.
+* A policy that cannot be kept is an `SMTPTLSError`, and nothing of value was sent.
+* Credentials travel only where the policy allows it. After a failure another mechanism is tried
+  only where nobody can have forced the failure to see a weaker one.
+* The name we say hello with needs no DNS: a blocking look-up would stall the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from smtplib import SMTP_SSL_PORT
+
+from . import dialogues, sasl, tls
+from .connection import Connection, Endpoint, TLSSettings
+from .errors import (
+    SMTPAuthenticationError,
+    SMTPConnectError,
+    SMTPException,
+    SMTPHeloError,
+    SMTPNotSupportedError,
+    SMTPServerDisconnected,
+    SMTPTLSError,
+)
+from .replies import Reply
+from .session import Trace
+from .steps import AuthObject, Dialogue
+from .timeouts import Timeouts
+from .tls import TLSPolicy
+
+FAREWELL = 5.0
+"""Seconds a server gets to answer a QUIT on whose answer nothing depends."""
+
+_DOMAIN = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything it takes to make a connection ready.
+
+    Attributes:
+        endpoint: where the server is.
+        policy: when TLS is used.
+        security: context and name for the handshake.
+        timeouts: how long to wait.
+        local_hostname: what to say hello with; None for this host's own name.
+        lmtp: LHLO, not EHLO.
+        credentials: log in with these, if any.
+        allow_cleartext_auth: credentials may travel in clear.
+        trace: told everything that goes over the wire.
+    """
+
+    endpoint: Endpoint
+    policy: TLSPolicy
+    security: TLSSettings
+    timeouts: Timeouts
+    local_hostname: str | None = None
+    lmtp: bool = False
+    credentials: sasl.Credentials | None = None
+    allow_cleartext_auth: bool = False
+    trace: Trace | None = None
+
+    @property
+    def hello_verb(self) -> str:
+        """EHLO, or LHLO in LMTP (RFC 2033 section 4.1)."""
+        return "LHLO" if self.lmtp else "EHLO"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a client's constructor was given: makes `Settings` for wherever it is to connect.
+
+    Attributes:
+        host: "" for localhost, a name, an address, "host:port", or the path of a Unix socket.
+        port: 0 for the one in `host`, else the default of the protocol and policy.
+        tls: a policy, its name, or None to choose by port and place.
+        default_port: the protocol's own.
+    """
+
+    host: str
+    port: int
+    default_port: int
+    lmtp: bool
+    sock: socket.socket | None
+    tls: TLSPolicy | str | None
+    tls_context: ssl.SSLContext | None
+    server_hostname: str | None
+    timeouts: Timeouts
+    local_hostname: str | None
+    credentials: sasl.Credentials | None
+    allow_cleartext_auth: bool
+    trace: Trace | None
+
+    def settings(
+        self, host: str = "", port: int = 0, source_address: tuple[str, int] | None = None
+    ) -> Settings:
+        """Where to connect and how; without host and port, where the constructor said.
+
+        Raises:
+            ValueError: a port that is no number, an unknown policy, an impossible host name.
+        """
+        host, port = split_port(host, port) if host or port else split_port(self.host, self.port)
+        sock = self.sock
+        host = host or ("" if sock is not None else "localhost")
+        port = port or self._default_port()
+        endpoint = Endpoint(host, port, source_address, sock)
+        named = bool(host) and not endpoint.unix
+        return Settings(
+            endpoint=endpoint,
+            # A Unix socket, or one that was given, has no port to tell a policy by.
+            policy=TLSPolicy.of(self.tls, port=port if named and sock is None else 0, local=endpoint.local),
+            security=TLSSettings(self.tls_context, self.server_hostname or (host if named else "localhost")),
+            timeouts=self.timeouts,
+            local_hostname=self.local_hostname,
+            lmtp=self.lmtp,
+            credentials=self.credentials,
+            allow_cleartext_auth=self.allow_cleartext_auth,
+            trace=self.trace,
+        )
+
+    def _default_port(self) -> int:
+        implicit = self.tls in (TLSPolicy.IMPLICIT, TLSPolicy.IMPLICIT.value)
+        return SMTP_SSL_PORT if implicit and not self.lmtp else self.default_port
+
+
+def split_port(host: str, port: int) -> tuple[str, int]:
+    """Understand "host:port" as smtplib does: only if no port is given, and never in an IPv6 address.
+
+    Raises:
+        SMTPConnectError: the port is no number (an `OSError` in smtplib too).
+    """
+    if port or host.startswith("/") or host.count(":") != 1:
+        return host, port
+    host, _, digits = host.partition(":")
+    if not (digits.isascii() and digits.isdigit() and int(digits) <= 65535):
+        raise SMTPConnectError(-1, f"no port number: {digits!r} in {host}:{digits}".encode())
+    return host, int(digits)
+
+
+def own_name() -> str | None:
+    """This host's name if it looks like a domain; None otherwise. Never asks DNS."""
+    name = socket.gethostname()
+    return name if _DOMAIN.fullmatch(name) else None
+
+
+async def dial(settings: Settings) -> tuple[Connection, Reply]:
+    """Connect and read the greeting.
+
+    Raises:
+        SMTPConnectError: no connection, or the greeting is not 220.
+        SMTPTimeoutError: it took too long.
+        SMTPTLSError: implicit TLS failed.
+    """
+    implicit = settings.policy is TLSPolicy.IMPLICIT
+    connection = await Connection.open(
+        settings.endpoint,
+        settings.timeouts,
+        security=settings.security,
+        implicit=implicit,
+        trace=settings.trace,
+    )
+    try:
+        greeting = await connection.run(dialogues.greet(connection.session.greeting))
+    except SMTPConnectError:
+        await farewell(connection)
+        raise
+    return connection, greeting
+
+
+async def farewell(connection: Connection) -> None:
+    """QUIT if that is safe, then close. What the server makes of it changes nothing any more."""
+    try:
+        if connection.alive and connection.session.reusable:
+            with contextlib.suppress(SMTPException, TimeoutError):
+                async with asyncio.timeout(FAREWELL):
+                    await connection.run(dialogues.quit_())
+        await connection.finish()
+    except BaseException:
+        connection.drop()
+        raise
+
+
+async def make_ready(connection: Connection, settings: Settings) -> None:
+    """Say hello, bring up TLS as the policy says, log in."""
+    wants_tls = settings.policy in (TLSPolicy.OPPORTUNISTIC, TLSPolicy.STARTTLS)
+    may_fall_back = settings.policy is not TLSPolicy.STARTTLS and settings.credentials is None
+    try:
+        await say_hello(connection, settings, fallback=may_fall_back)
+        if wants_tls:
+            await _secure(connection, settings)
+        if settings.credentials is not None:
+            await login(connection, settings, settings.credentials)
+    except Exception:
+        await farewell(connection)
+        raise
+    except BaseException:
+        connection.drop()
+        raise
+
+
+def hello_name(connection: Connection, settings: Settings, name: str = "") -> str:
+    """What to say hello with: as asked, as configured, our host's name, or our address as a literal."""
+    if given := name or settings.local_hostname or own_name():
+        return given
+    transport = connection.protocol.transport
+    address = transport.get_extra_info("sockname") if transport is not None else None
+    if not isinstance(address, tuple):  # a Unix socket has no address; RFC 5321 section 4.1.4 wants one
+        return "[127.0.0.1]"
+    host = str(address[0]).partition("%")[0]
+    return f"[IPv6:{host}]" if ":" in host else f"[{host}]"
+
+
+async def say_hello(connection: Connection, settings: Settings, *, fallback: bool = True) -> Reply:
+    """EHLO or LHLO, with HELO behind it where that may be; remembers what is offered.
+
+    Raises:
+        SMTPHeloError: refused.
+    """
+    dialogue = dialogues.hello(
+        settings.hello_verb, hello_name(connection, settings), fallback=fallback and not settings.lmtp
+    )
+    try:
+        hello = await connection.run(dialogue)
+    except SMTPHeloError as error:
+        connection.ehlo = error.reply
+        raise
+    remember(connection, hello)
+    return hello.reply
+
+
+def remember(connection: Connection, hello: dialogues.Hello) -> None:
+    """Note a hello that was answered with 250: the newest replaces everything."""
+    connection.session.extensions = hello.extensions
+    if hello.verb == "HELO":
+        connection.helo = hello.reply
+    else:
+        connection.ehlo = hello.reply
+
+
+def forget(connection: Connection) -> None:
+    """TLS is up: no hello counts any more (RFC 3207 section 4.2)."""
+    connection.ehlo = connection.helo = None
+
+
+async def _secure(connection: Connection, settings: Settings) -> None:
+    required = settings.policy is TLSPolicy.STARTTLS
+    session = connection.session
+    if "starttls" not in session.extensions:
+        if required:
+            raise SMTPTLSError(
+                f"{session.peer} does not offer STARTTLS, which tls='starttls' requires; "
+                "if it speaks TLS from the first octet pass tls='implicit', "
+                "to go on in clear pass tls='opportunistic'"
+            )
+        return
+    reply = await connection.run(dialogues.starttls())
+    if session.encrypted:
+        forget(connection)
+        await say_hello(connection, settings, fallback=settings.credentials is None)
+    elif required:
+        raise SMTPTLSError(f"{session.peer} refused STARTTLS, which tls='starttls' requires: {reply.display}")
+    elif reply.code == 421:
+        raise SMTPServerDisconnected(f"{session.peer} ended the session at STARTTLS", last_reply=reply)
+
+
+async def login(
+    connection: Connection,
+    settings: Settings,
+    credentials: sasl.Credentials,
+    mechanisms: Sequence[str] | None = None,
+    *,
+    initial_response_ok: bool = True,
+) -> Reply:
+    """Log in with the strongest mechanism that both sides have.
+
+    Raises:
+        SMTPNotSupportedError: no AUTH, or no mechanism in common.
+        SMTPTLSError: the credentials would travel in clear.
+        SMTPAuthenticationError: refused; the last refusal if several mechanisms were tried.
+    """
+    session = connection.session
+    check_cleartext(connection, settings)
+    if "auth" not in session.extensions:
+        raise SMTPNotSupportedError(f"{session.peer} does not offer AUTH{_perhaps_after_tls(connection)}")
+    offered = session.extensions.auth_mechanisms
+    names = sasl.choose(offered, mechanisms, authorization_id=credentials.authorization_id)
+    if not names:
+        raise SMTPNotSupportedError(
+            f"no mechanism in common with {session.peer}, which offers {' '.join(offered) or 'none'}"
+        )
+    session.keep_secret(sasl.secrets_of(credentials))
+    if not tls.may_try_another(settings.policy, encrypted=session.encrypted, local=settings.endpoint.local):
+        del names[1:]
+    for name in names:
+        try:
+            return await _log_in_with(connection, name, credentials, initial_response_ok)
+        except SMTPAuthenticationError:
+            if name == names[-1] or not session.reusable:
+                raise
+    raise AssertionError(names)
+
+
+def _perhaps_after_tls(connection: Connection) -> str:
+    tempting = not connection.session.encrypted and "starttls" in connection.session.extensions
+    return "; it offers STARTTLS, and may offer AUTH after that" if tempting else ""
+
+
+def check_cleartext(connection: Connection, settings: Settings) -> None:
+    """Raise unless credentials may travel on this connection as it is now (RFC 4954 section 14)."""
+    session = connection.session
+    if not tls.may_send_credentials(
+        settings.policy,
+        encrypted=session.encrypted,
+        local=settings.endpoint.local,
+        allow_cleartext=settings.allow_cleartext_auth,
+    ):
+        raise SMTPTLSError(
+            f"the credentials would travel in clear to {session.peer}: use tls='starttls' or 'implicit', "
+            "or pass allow_cleartext_auth=True if that is really meant"
+        )
+
+
+async def _log_in_with(
+    connection: Connection, name: str, credentials: sasl.Credentials, initial_response_ok: bool
+) -> Reply:
+    mechanism = sasl.MECHANISMS[name](credentials)
+    return await _authenticated(
+        connection, dialogues.authenticate(name, mechanism, initial_response_ok=initial_response_ok)
+    )
+
+
+async def auth(
+    connection: Connection, name: str, authobject: AuthObject, *, initial_response_ok: bool
+) -> Reply:
+    """Log in with responses from the caller's own authobject."""
+    return await _authenticated(
+        connection,
+        dialogues.authenticate_with(name, authobject, initial_response_ok=initial_response_ok),
+    )
+
+
+async def _authenticated(connection: Connection, dialogue: Dialogue[Reply]) -> Reply:
+    session = connection.session
+    try:
+        reply = await connection.run(dialogue)
+    except SMTPAuthenticationError as error:
+        # A second login on one connection: RFC 4954 section 4 says 503, and smtplib calls that success.
+        if error.smtp_code == 503 and session.authenticated and error.reply is not None:
+            return error.reply
+        raise
+    session.authenticated = True
+    return reply

@@ -1,0 +1,230 @@
+"""One connection's memory: what is owed, where it stands, what was said.
+
+Theory of operation. Everything written is announced here first (`send`), everything read goes
+through here (`receive_data`). The session keeps the FIFO of steps that still earn replies. A
+reply belongs to the oldest of them: pairing is by count, never by code or text, for the count
+is the only thing that cannot be forged by what a server happens to say.
+
+::
+
+    GREETING ──220──▶ READY ──MAIL──▶ MAIL ──354──▶ CONTENT ──final reply──▶ READY
+        any of them ──421, give_up()──▶ CLOSING ──▶ CLOSED ◀── broken reply, EOF, deadline
+
+Rules of this room:
+
+* When no reply is owed, nothing may arrive. A 421 is remembered as the reason of the close
+  that follows; anything else, be it half a line, breaks the connection. That is also what
+  stops octets injected behind the answer to STARTTLS (RFC 3207 section 4.2).
+* A 421 ends the step it answers at once: the replies behind it will not come.
+* `failure` once set stays: the connection is of no further use, and says why.
+* This is the only place that masks. Logs and traces see what `_tell` gives them: steps by their
+  masked form, replies with every registered secret cut out.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from .errors import SMTPException, SMTPProtocolError, SMTPServerDisconnected
+from .extensions import Extensions
+from .replies import MAX_CHALLENGE_LINE, MAX_LINE, Reply, ReplyParser, printable
+from .steps import Phase, Step
+
+logger = logging.getLogger(__name__)
+
+Trace = Callable[[str, bytes], None]
+"""Called with ("send" | "content" | "reply", octets) for everything on the wire, secrets masked."""
+
+MASK = b"***"
+MAX_UNCLAIMED = 1000
+"""Replies kept for a caller who writes raw octets before he reads; beyond it the server babbles."""
+
+
+class Session:
+    """What one connection knows.
+
+    Args:
+        peer: how messages name the server, "localhost:25" say.
+        trace: told everything that goes over the wire.
+
+    Attributes:
+        phase: where the conversation stands.
+        greeting: the step that the server's greeting answers; it is owed before the transport exists.
+        extensions: what the newest EHLO or LHLO said.
+        last_reply: the newest reply, of whatever kind.
+        failure: why this connection is of no further use.
+        encrypted: TLS is up.
+        authenticated: a login succeeded on this connection.
+        unclaimed: replies kept for `getreply()`; None unless the caller writes raw octets himself.
+        replies_read: how many replies came so far.
+    """
+
+    def __init__(self, peer: str = "the server", trace: Trace | None = None) -> None:
+        self.peer = peer
+        self.phase = Phase.GREETING
+        self.greeting = Step(b"", "greeting", during=Phase.GREETING)
+        self.extensions = Extensions()
+        self.last_reply: Reply | None = None
+        self.failure: SMTPException | None = None
+        self.encrypted = False
+        self.authenticated = False
+        self.unclaimed: deque[Reply] | None = None
+        self.replies_read = 0
+        self._trace = trace
+        self._parser = ReplyParser()
+        self._owing: deque[Step] = deque([self.greeting])
+        self._secrets: list[bytes] = []
+
+    # -- what is owed ------------------------------------------------------------------
+
+    @property
+    def owing(self) -> Step | None:
+        """The oldest step that still earns a reply."""
+        return self._owing[0] if self._owing else None
+
+    @property
+    def in_step(self) -> bool:
+        """True if nothing is owed and nothing is half read: what is written next gets its own reply."""
+        return not self._owing and not self._parser.pending and self.failure is None
+
+    @property
+    def reusable(self) -> bool:
+        """True if a new transaction may start here."""
+        return self.phase is Phase.READY and self.in_step
+
+    # -- the way out -------------------------------------------------------------------
+
+    def send(self, step: Step) -> bytes:
+        """Announce a step; return the octets to hand to the transport.
+
+        Raises:
+            SMTPException: the connection is of no further use.
+        """
+        if self.failure is not None or self.phase in (Phase.CLOSING, Phase.CLOSED):
+            raise self.why()
+        self.phase = step.during
+        if step.data:
+            self._tell("send", step.data if step.masked is None else step.masked)
+        if step.owed:
+            # Only what answers AUTH may be long (RFC 4954 section 4).
+            self._parser.max_line = MAX_LINE if step.masked is None else MAX_CHALLENGE_LINE
+            self._owing.append(step)
+        else:
+            self.phase = step.then
+        return step.data
+
+    def sent_content(self, octets: bytes) -> None:
+        """Note content that is handed to the transport."""
+        self._tell("content", octets)
+
+    def expect_anything(self) -> None:
+        """From now on keep replies that nobody waits for: the caller writes raw octets himself."""
+        if self.unclaimed is None:
+            self.unclaimed = deque()
+
+    def sent_raw(self, octets: bytes) -> None:
+        """Note octets that the caller writes himself."""
+        self._tell("send", octets)
+
+    def keep_secret(self, secrets: Iterable[bytes]) -> None:
+        """Cut these out of everything that is logged or raised from now on."""
+        self._secrets += sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+
+    def forget(self) -> None:
+        """TLS is up: nothing learnt in clear counts any more (RFC 3207 section 4.2)."""
+        self.encrypted = True
+        self.extensions = Extensions()
+
+    # -- the way back ------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> list[Step]:
+        """Take what was read; return the steps that are complete now."""
+        complete: list[Step] = []
+        for reply in self._parser.feed(data):
+            self._receive(reply, complete)
+        if self.failure is None and self.phase not in (Phase.CLOSING, Phase.CLOSED):
+            if self._parser.error is not None:
+                self._break(self._parser.error)
+            elif self._parser.pending and not self._owing and self.unclaimed is None:
+                self._break("octets that nobody asked for")
+        return complete
+
+    def _receive(self, reply: Reply, complete: list[Step]) -> None:
+        if self.failure is not None or self.phase in (Phase.CLOSING, Phase.CLOSED):
+            return
+        step = self._owing[0] if self._owing else None
+        reply = self._censor(reply, step)
+        self.last_reply = reply
+        self.replies_read += 1
+        if reply.code == 421:
+            self.phase = Phase.CLOSING
+        if step is None:
+            self._unexpected(reply)
+            return
+        step.received.append(reply)
+        if len(step.received) == step.owed or reply.code == 421:
+            complete.append(self._owing.popleft())
+            if reply.code != 421:
+                self.phase = step.then
+
+    def _unexpected(self, reply: Reply) -> None:
+        if self.unclaimed is not None and len(self.unclaimed) < MAX_UNCLAIMED:
+            self.unclaimed.append(reply)
+        elif reply.code != 421:
+            self._break(f"a reply that nobody asked for: {reply.display}")
+
+    def _censor(self, reply: Reply, step: Step | None) -> Reply:
+        if step is not None and step.masked is not None and reply.code == 334:
+            self._tell("reply", b"334 " + MASK + b"\r\n")  # a challenge: needed as it is, shown to nobody
+            return reply
+        message = reply.message
+        for secret in self._secrets:
+            message = message.replace(secret, MASK)
+        if self._trace is not None or logger.isEnabledFor(logging.DEBUG):
+            *heads, tail = message.split(b"\n")
+            lines = [b"%d-%s\r\n" % (reply.code, head) for head in heads]
+            self._tell("reply", b"".join(lines) + b"%d %s\r\n" % (reply.code, tail))
+        return Reply(reply.code, message) if message is not reply.message else reply
+
+    def lost(self, error: Exception | None = None) -> None:
+        """The connection is gone."""
+        if self.failure is None:
+            text = f"{self.peer} closed the connection" + (f" ({error})" if error else "")
+            verb = self._owing[0].verb if self._owing else ""
+            text += f" while its reply to {verb} was owed" if verb else ""
+            self.failure = SMTPServerDisconnected(text, last_reply=self.last_reply)
+            self.failure.__cause__ = error
+        self._close()
+
+    def fail(self, error: SMTPException) -> None:
+        """Nothing that comes later can be trusted: remember why."""
+        if self.failure is None:
+            self.failure = error
+        self._close()
+
+    def _close(self) -> None:
+        self.phase = Phase.CLOSED
+        self._owing.clear()  # what is owed will not come
+
+    def why(self) -> SMTPException:
+        """A fresh error that says why this connection cannot be used."""
+        if self.failure is None:
+            return SMTPServerDisconnected(f"not connected to {self.peer}", last_reply=self.last_reply)
+        error = copy.copy(self.failure)
+        error.__cause__ = self.failure.__cause__
+        return error
+
+    def _break(self, text: str) -> None:
+        verb = self._owing[0].verb if self._owing else ""
+        self.fail(SMTPProtocolError(-1, f"{self.peer} sent {text}".encode(), command=verb))
+
+    def _tell(self, event: str, octets: bytes) -> None:
+        if self._trace is not None:
+            self._trace(event, octets)
+        if event != "content" and logger.isEnabledFor(logging.DEBUG):
+            side = "S" if event == "reply" else "C"
+            for line in octets.splitlines():
+                logger.debug("%s %s: %s", self.peer, side, printable(line))

@@ -1,0 +1,126 @@
+"""What a dialogue asks for: one write and the replies it earns.
+
+A dialogue is a plain generator. It yields a `Step`, is sent the list of replies that came for
+it, and in the end returns a result or raises one of our errors. Nobody in it knows of sockets
+or clocks. `Phase` answers "is it safe to write this, is this connection reusable?", and never
+"what would the server allow?": a list of legal reply codes turns a 421 into a crash.
+
+Rules of this room:
+
+* A step is used once. The session writes the replies into `received` as they come, so a
+  dialogue that is interrupted (an error or a cancellation is thrown into it) still sees those
+  that came in time.
+* `then` is the phase once every reply is in. A dialogue that does not trust the connection any
+  more yields `give_up()` before it raises.
+* What must not be seen is described, not shown: `masked` stands in for `data` in every log.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import TypeVar
+
+from .content import InMemory, Stream
+from .replies import Reply
+
+T = TypeVar("T")
+
+
+class Phase(enum.Enum):
+    """Where a connection stands."""
+
+    GREETING = "waiting for the greeting"
+    READY = "outside any transaction"
+    MAIL = "inside an envelope"
+    CONTENT = "inside a message's content"
+    CLOSING = "to be closed"
+    CLOSED = "closed"
+
+
+AuthObject = Callable[..., "str | bytes | Awaitable[str | bytes | None] | None"]
+"""What smtplib calls an authobject: called without an argument at first, then with each challenge."""
+
+
+class Step:
+    """One write, and the replies it earns.
+
+    Attributes:
+        data: the command lines to write.
+        owed: how many replies they earn.
+        received: those that came so far.
+        verbs: what is being answered, by position; the last stands for all that follow.
+        during: the phase while replies are owed.
+        then: the phase once they are in.
+        content: a message's content to write behind `data`, with its end.
+        interrupted: set by the driver when a reply came before the end of the content was written.
+        masked: what logs show in place of `data`.
+        handshake: bring up TLS now.
+        ask: call (and await) this with `challenge`; the driver puts what it gives into `answer`.
+        last: nothing more will be written by this dialogue.
+    """
+
+    __slots__ = (
+        "answer", "ask", "challenge", "content", "data", "during", "handshake",
+        "interrupted", "last", "masked", "on_end", "owed", "received", "then", "verbs",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        data: bytes = b"",
+        *verbs: str,
+        owed: int = 1,
+        during: Phase = Phase.READY,
+        then: Phase = Phase.READY,
+        content: InMemory | Stream | None = None,
+        on_end: Callable[[], None] | None = None,
+        masked: bytes | None = None,
+        last: bool = False,
+    ) -> None:
+        self.data = data
+        self.verbs: Sequence[str] = verbs
+        self.owed = owed
+        self.received: list[Reply] = []
+        self.during = during
+        self.then = then
+        self.content = content
+        self.on_end = on_end
+        self.interrupted = False
+        self.masked = masked
+        self.last = last
+        self.handshake = False
+        self.ask: AuthObject | None = None
+        self.challenge: bytes | None = None
+        self.answer: str | bytes | None = None
+
+    @property
+    def verb(self) -> str:
+        """What the next reply answers."""
+        return self.verbs[min(len(self.received), len(self.verbs) - 1)] if self.verbs else ""
+
+    def __repr__(self) -> str:
+        # Never the data: it may hold a secret, and a repr ends up in logs and tracebacks.
+        return f"<Step {self.verb or 'silent'} {len(self.received)}/{self.owed} replies>"
+
+
+Dialogue = Generator[Step, list[Reply], T]
+"""A conversation: yields steps, is sent their replies, returns a T."""
+
+
+def give_up() -> Step:
+    """A step that writes nothing and gives the connection up: it is out of step, or may be."""
+    return Step(owed=0, during=Phase.CLOSING, then=Phase.CLOSING)
+
+
+def handshake() -> Step:
+    """A step that brings up TLS; everything known about the server is forgotten."""
+    step = Step(owed=0)
+    step.handshake = True
+    return step
+
+
+def ask(authobject: AuthObject, challenge: bytes | None) -> Step:
+    """A step that lets the caller's own code answer a challenge."""
+    step = Step(owed=0)
+    step.ask, step.challenge = authobject, challenge
+    return step

@@ -1,0 +1,231 @@
+"""Content: the same octets leave, however the caller gave them and wherever they were cut."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from aiosmtpclient.content import InMemory, LineNormaliser, SourceKind, Stream, content_of
+from aiosmtpclient.errors import SMTPNotSupportedError
+
+BODIES = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"x", b"\xe9"]), max_size=24).map(b"".join)
+
+
+def whole(body: bytes) -> bytes:
+    """The model: what a body is after normalisation, written down the slow way."""
+    if not body:
+        return b""
+    lines = re.split(rb"\r\n|\r|\n", body)
+    if lines[-1] == b"":
+        lines.pop()
+    return b"".join(line + b"\r\n" for line in lines)
+
+
+def stuffed(body: bytes) -> bytes:
+    return b"".join(
+        (b"." if line.startswith(b".") else b"") + line for line in whole(body).splitlines(keepends=True)
+    )
+
+
+def through(normaliser: LineNormaliser, slices: Iterable[bytes]) -> bytes:
+    return b"".join([*map(normaliser.feed, slices), normaliser.finish()])
+
+
+def cut(body: bytes, places: Iterable[int]) -> list[bytes]:
+    edges = [0, *sorted(min(place, len(body)) for place in places), len(body)]
+    return [body[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+
+
+# The line normaliser
+
+
+@given(BODIES, st.lists(st.integers(0, 48), max_size=8))
+@example(b"a\r\n.\r\n", [1, 2, 3, 4, 5])
+@example(b"\r\n.b", [1, 1, 2])
+@example(b"\n\r.\r.\n", [1, 2, 3, 4, 5, 6])
+def test_a_slice_boundary_changes_nothing_on_the_wire(body: bytes, places: list[int]) -> None:
+    slices = cut(body, places)
+    normaliser = LineNormaliser()
+    assert through(normaliser, slices) == stuffed(body)
+    assert normaliser.size == len(whole(body))
+    plain = LineNormaliser(stuff=False)
+    assert through(plain, slices) == whole(body)
+    assert plain.size == len(whole(body))
+
+
+@given(BODIES)
+def test_every_single_cut_of_a_body_gives_the_same_octets(body: bytes) -> None:
+    for place in range(len(body) + 1):
+        assert through(LineNormaliser(), cut(body, [place])) == stuffed(body)
+    assert through(LineNormaliser(), (bytes([octet]) for octet in body)) == stuffed(body)
+
+
+@given(BODIES)
+def test_content_in_memory_is_what_a_stream_would_be(body: bytes) -> None:
+    content = InMemory.of(body)
+    assert content.data == whole(body)
+    assert content.stuffed() == stuffed(body)
+    assert content.size == len(whole(body))
+    assert content.eightbit is (b"\xe9" in body)
+
+
+@pytest.mark.parametrize(
+    "fake_end",
+    [
+        b"\n.\n",
+        b"\n.\r\n",
+        b"\r.\r",
+        b"\r\n.\r",
+        b"\r.\r\n",
+        b"\r\n.\n",
+        b"\r\n\0.\r\n",
+        b"\r\n.\r\0\n",
+        b"\r\r\n.\r\r\n",
+    ],
+)
+def test_smuggled_end_of_data_ends_nothing(fake_end: bytes) -> None:
+    body = b"a" + fake_end + b"MAIL FROM:<x@y>\r\n"
+    if b"\0" in body:
+        with pytest.raises(ValueError, match="NUL"):
+            through(LineNormaliser(), [body])
+        return
+    for slices in ([body], (bytes([octet]) for octet in body)):
+        wire = through(LineNormaliser(), slices)
+        assert not re.search(rb"(^|\r|\n)\.(\r|\n|$)", wire)
+        assert not re.search(rb"\r(?!\n)|(?<!\r)\n", wire)
+
+
+def test_what_owes_nothing_is_finished_with_nothing() -> None:
+    normaliser = LineNormaliser()
+    assert normaliser.finish() == b""
+    assert normaliser.feed(b"a\r") == b"a\r\n"
+    assert normaliser.finish() == b""
+    assert normaliser.feed(b"\n") == b""
+    assert normaliser.feed(b"b") == b"b"
+    assert normaliser.finish() == b"\r\n"
+    assert normaliser.finish() == b""
+    assert normaliser.size == 6
+
+
+def test_an_empty_slice_does_not_part_cr_from_lf() -> None:
+    assert through(LineNormaliser(), [b"a\r", b"", b"\n", b"b\r\n"]) == b"a\r\nb\r\n"
+
+
+@pytest.mark.parametrize("slices", [[b"\0"], [b"abc", b"d\0e"], [b"a\r", b"\n\0"]])
+def test_nul_stops_a_stream(slices: list[bytes]) -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        through(LineNormaliser(), slices)
+
+
+def test_8_bit_octets_need_8bitmime() -> None:
+    normaliser = LineNormaliser(seven_bit=True)
+    assert normaliser.feed(b"plain ") == b"plain "
+    with pytest.raises(SMTPNotSupportedError, match="8BITMIME"):
+        normaliser.feed(b"caf\xe9")
+    assert LineNormaliser().feed(b"caf\xe9") == b"caf\xe9"
+
+
+def test_clean_octets_are_not_copied() -> None:
+    slice_ = b"clean\r\n" * 1000
+    assert LineNormaliser().feed(slice_) is slice_
+    assert InMemory.of(slice_).data is slice_
+    assert InMemory.of(slice_).stuffed() is slice_
+
+
+def test_slices_may_be_any_octets_but_not_text() -> None:
+    assert LineNormaliser().feed(bytearray(b"a\r")) == b"a\r\n"
+    assert LineNormaliser().feed(memoryview(b"a\n")) == b"a\r\n"
+    for wrong in ("a", 5, None):
+        with pytest.raises(TypeError, match="content is made of bytes, not"):
+            LineNormaliser().feed(wrong)  # type: ignore[arg-type]
+
+
+# In memory
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_any_octets_are_content(kind: type) -> None:
+    content = content_of(kind(b"a\nb"))
+    assert isinstance(content, InMemory)
+    assert content.data == b"a\r\nb\r\n"
+    assert type(content.data) is bytes
+
+
+def test_empty_content_stays_empty() -> None:
+    assert InMemory.of(b"").data == b""
+    assert InMemory.of(b"").stuffed() == b""
+
+
+def test_nul_in_memory_is_an_error() -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        InMemory.of(b"a\0b")
+
+
+def test_ascii_text_is_content_and_other_text_is_not() -> None:
+    content = content_of("a\nb")
+    assert isinstance(content, InMemory)
+    assert content.data == b"a\r\nb\r\n"
+    with pytest.raises(ValueError, match="non-ASCII"):
+        content_of("café")
+
+
+def test_the_content_is_not_in_the_repr() -> None:
+    assert "secret" not in repr(InMemory.of(b"secret"))
+
+
+# Streams
+
+
+class AsyncFile:
+    """Like the files of the usual packages: read() is a coroutine, and iterating is asynchronous."""
+
+    async def read(self, size: int = -1) -> bytes:
+        return b""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b""
+
+
+def _generator() -> Iterator[bytes]:
+    yield b""
+
+
+async def _async_generator() -> AsyncIterator[bytes]:
+    yield b""
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        (pathlib.Path("a.eml"), SourceKind.PATH),
+        (io.BytesIO(b"a"), SourceKind.FILE),
+        ([b"a", b"b"], SourceKind.ITERABLE),
+        (_generator(), SourceKind.ITERABLE),
+        (_async_generator(), SourceKind.ASYNC_ITERABLE),
+        (AsyncFile(), SourceKind.ASYNC_ITERABLE),
+    ],
+)
+def test_a_stream_says_how_it_is_read(source: object, kind: SourceKind) -> None:
+    stream = content_of(source)  # type: ignore[arg-type]
+    assert isinstance(stream, Stream)
+    assert stream.kind is kind
+    assert stream.source is source
+    assert stream.size is None
+    assert stream.eightbit is None
+
+
+def test_a_text_file_is_no_content() -> None:
+    with pytest.raises(TypeError, match="binary mode"):
+        content_of(io.StringIO("a"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [5, None, object()])
+def test_what_gives_no_octets_is_no_content(wrong: object) -> None:
+    with pytest.raises(TypeError, match="content cannot be a"):
+        content_of(wrong)  # type: ignore[arg-type]

@@ -1,0 +1,270 @@
+"""Known answers, and passwords that stay unseen."""
+
+import base64
+import dataclasses
+import hmac
+import pickle
+import traceback
+from collections.abc import Callable
+
+import pytest
+
+from aiosmtpclient import sasl
+from aiosmtpclient.sasl import Credentials, Mechanism
+from aiosmtpclient.secret import Secret
+
+PASSWORD = "correct horse battery staple"
+
+
+def responses(mechanism: Mechanism, *challenges: bytes) -> list[bytes | None]:
+    """The initial response and the one to each challenge."""
+    return [next(mechanism), *(mechanism.send(challenge) for challenge in challenges)]
+
+
+def everything_told(error: BaseException) -> str:
+    told = traceback.TracebackException.from_exception(error, capture_locals=True)
+    return "".join(told.format())
+
+
+def refuse_md5(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(key: bytes, message: bytes, digest: str) -> None:
+        raise ValueError(f"[digital envelope routines] unsupported: {digest}")
+
+    monkeypatch.setattr(hmac, "new", refuse)
+
+
+# -- credentials
+
+
+def test_credentials_show_no_password() -> None:
+    credentials = Credentials("kurt", PASSWORD, "ursel")
+
+    assert repr(credentials) == ("Credentials(user='kurt', password=Secret(***), authorization_id='ursel')")
+    assert PASSWORD not in str(credentials)
+    assert PASSWORD not in repr(dataclasses.asdict(credentials))
+
+
+def test_credentials_are_never_pickled_in_clear() -> None:
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(Credentials("kurt", PASSWORD))
+
+
+def test_credentials_are_values() -> None:
+    assert Credentials("kurt", PASSWORD) == Credentials("kurt", Secret(PASSWORD), "")
+    assert len({Credentials("kurt", PASSWORD), Credentials("kurt", PASSWORD)}) == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Credentials("kurt", PASSWORD).user = "ursel"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("bad", ["a\0b", "\0", "a\ud800b", "\udcff"])
+@pytest.mark.parametrize("field", ["user", "password", "authorization_id"])
+def test_nul_and_lone_surrogates_are_refused_when_the_credentials_are_made(field: str, bad: str) -> None:
+    values = {"user": "kurt", "password": "x", "authorization_id": ""} | {field: bad}
+
+    with pytest.raises(ValueError, match=field) as caught:
+        Credentials(**values)
+
+    assert not isinstance(caught.value, UnicodeError)
+
+
+@pytest.mark.parametrize("field", ["user", "password", "authorization_id"])
+def test_octets_are_not_text(field: str) -> None:
+    values = {"user": "kurt", "password": "x", "authorization_id": ""} | {field: b"octets"}
+
+    with pytest.raises(TypeError, match=f"{field} must be a str"):
+        Credentials(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("spoil", [lambda text: text + "\0", lambda text: text + "\ud800", str.encode])
+def test_a_refused_password_is_in_no_traceback_with_locals(spoil: Callable[[str], str]) -> None:
+    with pytest.raises((ValueError, TypeError)) as caught:
+        Credentials("kurt", spoil(PASSWORD))
+
+    assert PASSWORD not in everything_told(caught.value)
+    assert PASSWORD not in everything_told_about_the_chain(caught.value)
+
+
+def everything_told_about_the_chain(error: BaseException) -> str:
+    """Error reporters follow what Python itself suppresses."""
+    told = ""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        told, error = told + everything_told(cause), cause
+    return told
+
+
+# -- PLAIN
+
+
+def test_plain_gives_the_example_of_rfc_4616_with_an_authorization_identity() -> None:
+    mechanism = sasl.plain(Credentials("Kurt", "xipj3plmq", "Ursel"))
+
+    assert responses(mechanism) == [b"Ursel\0Kurt\0xipj3plmq"]
+
+
+def test_plain_gives_the_example_of_rfc_4616_without_one() -> None:
+    assert responses(sasl.plain(Credentials("tim", "tanstaaftanstaaf"))) == [b"\0tim\0tanstaaftanstaaf"]
+
+
+def test_a_challenge_after_plain_is_one_too_many() -> None:
+    mechanism = sasl.plain(Credentials("tim", "x"))
+    next(mechanism)
+
+    with pytest.raises(StopIteration):
+        mechanism.send(b"more?")
+
+
+def test_passwords_travel_as_utf8() -> None:
+    credentials = Credentials("jörg", "пароль€")
+
+    assert responses(sasl.plain(credentials)) == ["\0jörg\0пароль€".encode()]
+    assert responses(sasl.login(credentials), b"?") == ["jörg".encode(), "пароль€".encode()]
+
+
+# -- LOGIN
+
+
+@pytest.mark.parametrize("prompt", [b"Password:", b"Username:", b"", b"\xff"])
+def test_login_gives_the_user_then_the_password_whatever_the_prompt(prompt: bytes) -> None:
+    assert responses(sasl.login(Credentials("kurt", "x")), prompt) == [b"kurt", b"x"]
+
+
+def test_login_with_an_empty_user() -> None:
+    assert responses(sasl.login(Credentials("", "x")), b"") == [b"", b"x"]
+
+
+def test_a_third_prompt_of_login_is_one_too_many() -> None:
+    mechanism = sasl.login(Credentials("kurt", "x"))
+    responses(mechanism, b"")
+
+    with pytest.raises(StopIteration):
+        mechanism.send(b"")
+
+
+# -- CRAM-MD5
+
+
+def test_cram_md5_gives_the_example_of_rfc_2195() -> None:
+    mechanism = sasl.cram_md5(Credentials("tim", "tanstaaftanstaaf"))
+
+    assert responses(mechanism, b"<1896.697170952@postoffice.reston.mci.net>") == [
+        None,
+        b"tim b913a602c7eda7a495b4e6e7334d3890",
+    ]
+
+
+def test_cram_md5_signs_with_a_password_in_utf8() -> None:
+    mechanism = sasl.cram_md5(Credentials("jörg", "пароль"))
+    digest = hmac.new("пароль".encode(), b"<1@x>", "md5").hexdigest()
+
+    assert responses(mechanism, b"<1@x>") == [None, f"jörg {digest}".encode()]
+
+
+def test_a_second_challenge_of_cram_md5_is_one_too_many() -> None:
+    mechanism = sasl.cram_md5(Credentials("tim", "x"))
+    responses(mechanism, b"<1@x>")
+
+    with pytest.raises(StopIteration):
+        mechanism.send(b"<2@x>")
+
+
+def test_in_fips_mode_cram_md5_fails_without_showing_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    mechanism = sasl.cram_md5(Credentials("tim", PASSWORD))
+    next(mechanism)
+    refuse_md5(monkeypatch)
+
+    with pytest.raises(ValueError, match="FIPS") as caught:
+        mechanism.send(b"<1@x>")
+
+    assert caught.value.__context__ is None
+    assert PASSWORD not in everything_told(caught.value)
+
+
+@pytest.mark.parametrize("factory", sasl.MECHANISMS.values(), ids=sasl.MECHANISMS)
+def test_a_caller_who_throws_into_a_mechanism_sees_no_password(factory: sasl.MechanismFactory) -> None:
+    mechanism = factory(Credentials("tim", PASSWORD))
+    next(mechanism)
+
+    with pytest.raises(RuntimeError) as caught:
+        mechanism.throw(RuntimeError())
+
+    assert PASSWORD not in everything_told(caught.value)
+
+
+@pytest.mark.parametrize("factory", [sasl.login, sasl.cram_md5])
+def test_nobody_is_logged_in_as_another_by_a_mechanism_that_cannot_say_so(
+    factory: sasl.MechanismFactory,
+) -> None:
+    with pytest.raises(ValueError, match="authorization identity"):
+        next(factory(Credentials("kurt", "x", "ursel")))
+
+
+# -- choosing
+
+
+def test_the_strongest_comes_first_as_in_smtplib() -> None:
+    assert list(sasl.MECHANISMS) == ["CRAM-MD5", "PLAIN", "LOGIN"]
+    assert sasl.choose(["LOGIN", "PLAIN", "GSSAPI", "CRAM-MD5"]) == ["CRAM-MD5", "PLAIN", "LOGIN"]
+
+
+def test_only_what_is_offered_is_tried() -> None:
+    assert sasl.choose(["LOGIN"]) == ["LOGIN"]
+    assert sasl.choose(["GSSAPI"]) == []
+    assert sasl.choose([]) == []
+
+
+def test_the_callers_order_counts() -> None:
+    offered = ["CRAM-MD5", "PLAIN", "LOGIN"]
+
+    assert sasl.choose(offered, ["login", "PLAIN", "LOGIN"]) == ["LOGIN", "PLAIN"]
+    assert sasl.choose(["PLAIN"], ["LOGIN", "PLAIN"]) == ["PLAIN"]
+    assert sasl.choose(offered, []) == []
+
+
+def test_a_mechanism_that_we_do_not_speak_is_an_error_not_a_silent_gap() -> None:
+    with pytest.raises(ValueError, match=r"unknown mechanism 'GSSAPI'; we speak CRAM-MD5, PLAIN, LOGIN"):
+        sasl.choose(["GSSAPI"], ["GSSAPI", "PLAIN"])
+
+
+def test_a_string_of_mechanisms_is_not_taken_for_one_a_letter() -> None:
+    with pytest.raises(ValueError, match="pass a list"):
+        sasl.choose(["PLAIN"], "PLAIN")
+
+
+def test_an_authorization_identity_leaves_only_what_can_carry_it() -> None:
+    assert sasl.choose(["CRAM-MD5", "PLAIN", "LOGIN"], authorization_id="ursel") == ["PLAIN"]
+    assert sasl.choose(["LOGIN"], ["LOGIN"], authorization_id="ursel") == []
+
+
+def test_in_fips_mode_cram_md5_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sasl.available("CRAM-MD5")
+
+    refuse_md5(monkeypatch)
+
+    assert not sasl.available("CRAM-MD5")
+    assert sasl.choose(["CRAM-MD5", "PLAIN"]) == ["PLAIN"]
+
+
+def test_available_knows_the_others() -> None:
+    assert sasl.available("PLAIN")
+    assert not sasl.available("GSSAPI")
+
+
+def test_prompts_are_what_plain_and_login_get() -> None:
+    assert {"PLAIN", "LOGIN"} == sasl.PROMPT_ONLY
+
+
+# -- masking
+
+
+def test_every_form_of_the_password_on_the_wire_is_known_for_masking() -> None:
+    credentials = Credentials("Kurt", "xipj3plmqé", "Ursel")
+    secrets = sasl.secrets_of(credentials)
+
+    assert "xipj3plmqé".encode() in secrets
+    for response in (*responses(sasl.plain(credentials)), "xipj3plmqé".encode()):
+        assert response is not None
+        assert base64.b64encode(response) in secrets
+
+
+def test_an_empty_password_masks_nothing() -> None:
+    assert sasl.secrets_of(Credentials("kurt", "")) == ()
