@@ -103,9 +103,23 @@ class TLSSettings:
     context: ssl.SSLContext | None
     server_hostname: str
 
-    def made(self) -> tuple[ssl.SSLContext, str]:
+    async def made(self) -> tuple[ssl.SSLContext, str]:
         """Context and name as `ssl` wants them."""
-        return self.context or tls.default_context(), tls.server_name(self.server_hostname)
+        return self.context or await _shared_context(), tls.server_name(self.server_hostname)
+
+
+_default_context: ssl.SSLContext | None = None
+
+
+async def _shared_context() -> ssl.SSLContext:
+    """One verifying context for everybody who brings none; nobody else can reach and change it.
+
+    It is made in a thread: reading the system's authorities takes tens of milliseconds.
+    """
+    global _default_context
+    if _default_context is None:
+        _default_context = await asyncio.to_thread(tls.default_context)
+    return _default_context
 
 
 class Connection:
@@ -272,7 +286,7 @@ class Connection:
         protocol.check()
         if security is None or protocol.transport is None:
             raise AssertionError("a handshake without settings")
-        context, name = security.made()
+        context, name = await security.made()
         try:
             async with asyncio.timeout(self.timeouts.connect):
                 transport = await self.loop.start_tls(
@@ -359,7 +373,7 @@ async def _dial(
     security: TLSSettings | None,
     seconds: float | None,
 ) -> SMTPProtocol:
-    context, name = security.made() if security is not None else (None, None)
+    context, name = await security.made() if security is not None else (None, None)
     patience = _handshake_timeout(seconds) if security is not None else None
     if endpoint.sock is not None:
         endpoint.sock.setblocking(False)

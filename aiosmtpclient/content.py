@@ -197,9 +197,10 @@ class LineNormaliser:
             raise needs_8bitmime()
         if not octets:
             return b""
-        if self._after_cr and octets.startswith(b"\n"):
+        rest_of_line_end = self._after_cr and octets.startswith(b"\n")
+        self._after_cr = octets.endswith(b"\r")
+        if rest_of_line_end:
             octets = octets[1:]
-        self._after_cr = data[-1] == 0x0D
         return self._lines(_with_crlf(octets)) if octets else b""
 
     def _lines(self, octets: bytes) -> bytes:

@@ -26,11 +26,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from email import policy as policies
-from email.errors import MessageError, MissingHeaderBodySeparatorDefect
+from email.errors import InvalidHeaderDefect, MessageError, MissingHeaderBodySeparatorDefect
 from email.generator import BytesGenerator
 from email.message import Message
 from email.policy import EmailPolicy, Policy
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from .addresses import (
     Address,
@@ -48,6 +48,7 @@ Body: TypeAlias = Message | bytes | bytearray | memoryview | str | Source
 Content: TypeAlias = Body
 
 _SMTP_POLICY = policies.SMTP
+_UNFOLDED = policies.SMTPUTF8.clone(max_line_length=0)
 _BLIND = frozenset({"bcc", "resent-bcc"})
 _ADDRESS_FIELDS = frozenset(
     prefix + name for prefix in ("", "resent-") for name in ("from", "sender", "reply-to", "to", "cc")
@@ -200,9 +201,12 @@ def _addresses(message: Message, wanted: str) -> list[str]:
 
 def _mailboxes(name: str, value: object) -> list[str]:
     parsed = getattr(value, "addresses", None)
-    addresses = mailboxes(_text(value)) if parsed is None else [address.addr_spec for address in parsed]
-    # The standard library's parser gives these for what it cannot read.
-    if "<>" in addresses or "" in addresses:
+    if parsed is None:
+        return mailboxes(_text(value))
+    addresses = [address.addr_spec for address in parsed]
+    # The standard library's parser leaves out, or quotes, what it does not understand, and notes a defect.
+    doubtful = any(isinstance(defect, InvalidHeaderDefect) for defect in getattr(value, "defects", ()))
+    if "<>" in addresses or (doubtful and mailboxes(_written(value)) != addresses):
         raise ValueError(f"cannot read the addresses in the header {name}: {str(value)[:100]!a}")
     return addresses
 
@@ -322,7 +326,7 @@ def _encode_payload(part: Message, payload: str, signed: bool) -> None:
     main = part.get_content_maintype()
     # RFC 2045 section 6.4: composite types are never encoded as a whole, nothing is encoded twice.
     if main in ("message", "multipart") or _encoding(part) not in ("7bit", "8bit", "binary"):
-        return
+        raise needs_8bitmime()
     octets = payload.encode("ascii", "surrogateescape")
     if main == "text" and b"\0" not in octets:
         text = binascii.b2a_qp(InMemory.of(octets).data, istext=True)
@@ -361,10 +365,15 @@ def _outgoing_value(policy: Policy[Message], name: str, value: object, utf8: boo
 
 def _folded(name: str, text: str, utf8: bool) -> str:
     """Write an address header for a compat32 message, whose way would put addresses into encoded words."""
-    header = _SMTP_POLICY.header_fetch_parse(name, text)
-    value: str = header.fold(policy=_SMTP_POLICY.clone(utf8=utf8))
+    value = _written(_SMTP_POLICY.header_fetch_parse(name, text), _SMTP_POLICY.clone(utf8=utf8))
     # Octets in this disguise are written as they are.
-    return value.partition(":")[2].strip().encode().decode("ascii", "surrogateescape")
+    return value.encode().decode("ascii", "surrogateescape")
+
+
+def _written(header: Any, policy: EmailPolicy = _UNFOLDED) -> str:
+    """Return the value of a parsed header as it would be written, the parts that were not understood too."""
+    folded: str = header.fold(policy=policy)
+    return folded.partition(":")[2].strip()
 
 
 def _wire_policy(message: Message, eightbitmime: bool, utf8: bool) -> Policy[Message]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pathlib
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -39,7 +40,7 @@ def through(normaliser: LineNormaliser, slices: Iterable[bytes]) -> bytes:
 
 def cut(body: bytes, places: Iterable[int]) -> list[bytes]:
     edges = [0, *sorted(min(place, len(body)) for place in places), len(body)]
-    return [body[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [body[start:end] for start, end in itertools.pairwise(edges)]
 
 
 # The line normaliser

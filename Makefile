@@ -1,0 +1,37 @@
+# Everything runs in a virtual environment that is made here; a machine needs python3, make and git.
+#
+#   make demo     the main job: send a folder of messages through every client, account for each
+#   make test     the tests, on every event loop
+#   make check    linter, formatter, both type checkers, the layer rule
+#
+# Another interpreter: make test PYTHON=python3.13 VENV=.venv-3.13
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: demo test check clean
+
+demo: $(READY)
+	$(RUN) -m aiosmtpclient demo examples/messages
+
+test: $(READY)
+	$(RUN) -m pytest $(ARGS)
+
+check: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -m pyright --pythonpath $(RUN)
+	$(RUN) -m pytest -q tests/test_layers.py
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
