@@ -159,7 +159,7 @@ def content_of(given: str | bytes | bytearray | memoryview | Source) -> InMemory
             raise ValueError("text with non-ASCII characters must be given as bytes, or as a message object")
         return InMemory.of(given.encode("ascii"))
     if isinstance(given, (bytes, bytearray, memoryview)):
-        return InMemory.of(given)
+        return InMemory.of(bytes(given))
     return Stream.of(given)
 
 

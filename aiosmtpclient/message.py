@@ -93,9 +93,13 @@ class Envelope:
         rcpt_options: str | Iterable[str] = (),
         all_or_nothing: bool = False,
     ) -> None:
-        values = (sender, _tuple(recipients), content, _tuple(mail_options), _tuple(rcpt_options))
-        for name, value in zip(self.__slots__, (*values, all_or_nothing), strict=True):
-            object.__setattr__(self, name, value)
+        # The class is frozen: this is how its own initialiser would do it.
+        object.__setattr__(self, "sender", sender)
+        object.__setattr__(self, "recipients", _tuple(recipients))
+        object.__setattr__(self, "content", content)
+        object.__setattr__(self, "mail_options", _tuple(mail_options))
+        object.__setattr__(self, "rcpt_options", _tuple(rcpt_options))
+        object.__setattr__(self, "all_or_nothing", all_or_nothing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,7 +374,7 @@ def _folded(name: str, text: str, utf8: bool) -> str:
     return value.encode().decode("ascii", "surrogateescape")
 
 
-def _written(header: Any, policy: EmailPolicy = _UNFOLDED) -> str:
+def _written(header: Any, policy: EmailPolicy[Any] = _UNFOLDED) -> str:
     """Return the value of a parsed header as it would be written, the parts that were not understood too."""
     folded: str = header.fold(policy=policy)
     return folded.partition(":")[2].strip()

@@ -14,7 +14,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -67,7 +67,12 @@ async def connected(server: MailServer, *, hello: bytes = b"EHLO me.test\r\n") -
     try:
         yield client
     finally:
-        writer.close()
+        await _close(writer)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):
         await writer.wait_closed()
 
 
@@ -685,15 +690,9 @@ async def _left_in_a_handshake() -> None:
 
 
 async def _end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
+    with suppress(ConnectionError):
         await reader.read()
-    except ConnectionError:
-        pass
-    writer.close()
-    try:
-        await writer.wait_closed()
-    except ConnectionError:
-        pass
+    await _close(writer)
 
 
 def _loops() -> list[Callable[[], asyncio.AbstractEventLoop] | None]:

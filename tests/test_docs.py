@@ -1,0 +1,148 @@
+"""Every example in the README and the docs runs, against a real server on loopback.
+
+A block is run as a script of its own. Host names and ports of the examples are put in place of
+the servers that run here, and a function that the block defines but does not call is called.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from aiosmtpclient.testing import CertificateAuthority, MailServer
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# What a function of an example is called with, by the names of its parameters.
+_ARGUMENTS = {
+    "address": '"you@example.org"',
+    "addresses": '["you@example.org"]',
+    "recipients": '["you@example.org", "refuses@example.org"]',
+    "content": r'b"Subject: example\r\n\r\nHello.\r\n"',
+    "message": "_message()",
+    "messages": "[_message(), _message()]",
+    "path": '__import__("pathlib").Path(_path)',
+    "authority": "_authority",
+}
+_PRELUDE = """
+import email.message as _m
+def _message():
+    message = _m.EmailMessage()
+    message["From"] = "me@example.org"
+    message["To"] = "you@example.org"
+    message.set_content("example")
+    return message
+"""
+
+
+def blocks() -> Iterator[pytest.ParameterSet]:
+    for page in PAGES:
+        for number, match in enumerate(_BLOCK.finditer(page.read_text("utf-8")), 1):
+            yield pytest.param(match[1], id=f"{page.stem}-{number}")
+
+
+@dataclass
+class Servers:
+    plain: MailServer
+    submission: MailServer
+    implicit: MailServer
+    lmtp: MailServer
+    authority: Path
+
+    @property
+    def messages(self) -> int:
+        return sum(len(s.messages) for s in (self.plain, self.submission, self.implicit, self.lmtp))
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    folder = tmp_path_factory.mktemp("docs")
+    authority = CertificateAuthority()
+    pem = folder / "ca.pem"
+    pem.write_bytes(authority.ca_pem)
+    tls = authority.server_context()
+    users = {"me@example.org": "s3cret", "hello@example.org": "s3cret"}
+    refuse = {"refuses@example.org": "550 5.1.1 no such user"}
+    with (
+        MailServer(refuse=refuse) as plain,
+        MailServer(refuse=refuse, starttls=tls, users=users, auth_requires_tls=True) as submission,
+        MailServer(refuse=refuse, implicit_tls=tls, users=users) as implicit,
+        MailServer(lmtp=True, unix_path=str(folder / "lmtp")) as lmtp,
+    ):
+        yield Servers(plain, submission, implicit, lmtp, pem)
+
+
+def _in_place(code: str, servers: Servers, path: Path) -> str:
+    """The example with the servers of this test, and with its functions called."""
+    for host, port, server in (
+        ("smtp.example.org", 587, servers.submission),
+        ("smtp.example.org", 465, servers.implicit),
+        ("localhost", 25, servers.plain),
+    ):
+        code = code.replace(f'"{host}", {port}', f'"localhost", {server.port}, tls={_policy(port)}')
+        code = code.replace(
+            f'host="{host}", port={port}', f'host="localhost", port={server.port}, tls={_policy(port)}'
+        )
+    code = code.replace('("localhost")', f'("localhost", {servers.plain.port})')
+    code = code.replace('host="localhost",\n', f'host="localhost", port={servers.plain.port},\n')
+    code = code.replace("/run/dovecot/lmtp", str(servers.lmtp.unix_path))
+    # The blocking classes take no policy: they do what smtplib does.
+    code = re.sub(r'\bSMTP\("localhost", (\d+), tls=[^)]*\)', r'SMTP("localhost", \1)', code)
+    names = f"_path = {str(path)!r}\n_authority = {str(servers.authority)!r}\n"
+    return names + _PRELUDE + code + _calls(code)
+
+
+def _policy(port: int) -> str:
+    return {587: '"starttls"', 465: '"implicit"', 25: '"none"'}[port]
+
+
+def _calls(code: str) -> str:
+    tree = ast.parse(code)
+    called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    lines = ["\nimport asyncio as _a\n"]
+    for node in tree.body:
+        if isinstance(node, ast.AsyncFunctionDef) and node.name not in called:
+            arguments = ", ".join(_ARGUMENTS[argument.arg] for argument in node.args.args)
+            lines.append(f"print(_a.run({node.name}({arguments})))\n")
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("code", list(blocks()))
+def test_an_example_of_the_documentation_runs(code: str, servers: Servers, tmp_path: Path) -> None:
+    content = tmp_path / "message.eml"
+    content.write_bytes(b"Subject: a file\r\n\r\nHello.\r\n")
+    before = servers.messages
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _in_place(code, servers, content)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env={**os.environ, "SSL_CERT_FILE": str(servers.authority), "PYTHONPATH": str(ROOT)},
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "not sent" not in done.stdout
+    if "MailServer" not in code:
+        assert servers.messages > before, "the example delivered nothing"
+
+
+def test_the_readme_shows_the_three_uses() -> None:
+    text = PAGES[0].read_text("utf-8")
+    assert all(f"## {use}" in text for use in ("A web backend", "Many messages", "A blocking script"))
+
+
+def test_every_link_between_the_pages_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
