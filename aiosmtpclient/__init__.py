@@ -13,6 +13,7 @@ from smtplib import CRLF, LMTP_PORT, SMTP_PORT, SMTP_SSL_PORT
 
 from .addresses import quoteaddr
 from .client import AsyncLMTP, AsyncSMTP, send
+from .content import quotedata
 from .delivery import Outcome, SendResult
 from .errors import (
     Delivery,
@@ -36,6 +37,8 @@ from .errors import (
 from .extensions import Extensions
 from .message import Envelope
 from .replies import EnhancedCode, Reply
+from .runner import run_sync
+from .sync import LMTP, SMTP, SMTP_SSL
 from .timeouts import Timeouts
 from .tls import TLSPolicy
 
@@ -43,8 +46,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CRLF",
+    "LMTP",
     "LMTP_PORT",
+    "SMTP",
     "SMTP_PORT",
+    "SMTP_SSL",
     "SMTP_SSL_PORT",
     "AsyncLMTP",
     "AsyncSMTP",
@@ -74,5 +80,7 @@ __all__ = [
     "TLSPolicy",
     "Timeouts",
     "quoteaddr",
+    "quotedata",
+    "run_sync",
     "send",
 ]

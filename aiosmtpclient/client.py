@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from dataclasses import replace
 from email.message import Message
 from smtplib import LMTP_PORT, SMTP_PORT
@@ -24,7 +24,7 @@ from socket import socket
 from types import TracebackType
 from typing import ClassVar, Literal, Self, TypedDict, Unpack
 
-from . import commands, dialogues, opening
+from . import commands, dialogues, opening, transactions
 from .bodies import opened
 from .delivery import Ledger, Outcome, SendResult
 from .errors import Delivery
@@ -211,7 +211,7 @@ class AsyncSMTP(Verbs):
             connection.drop()
 
     def __del__(self) -> None:
-        connection = self._connection
+        connection = self.__dict__.get("_connection")  # a constructor may fail before there is one
         if connection is None or not connection.alive:
             return
         warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
@@ -320,7 +320,7 @@ class AsyncSMTP(Verbs):
                 prepared = (make or prepare_envelope)("8bitmime" in extensions, "smtputf8" in extensions)
                 ledger.begin(recipient.text for recipient in prepared.recipients)
                 async with opened(prepared.content) as content:
-                    transaction = dialogues.Transaction(
+                    transaction = transactions.Transaction(
                         prepared=replace(prepared, content=content),
                         extensions=extensions,
                         ledger=ledger,
@@ -331,7 +331,7 @@ class AsyncSMTP(Verbs):
                         mail_options=envelope.mail_options,
                         rcpt_options=envelope.rcpt_options,
                     )
-                    await self._converse(dialogues.deliver(transaction), home=(Phase.READY,))
+                    await self._converse(transactions.deliver(transaction), home=(Phase.READY,))
         return SendResult(ledger, replace(envelope, sender=prepared.sender.text, recipients=ledger.addresses))
 
     async def send_messages(
@@ -350,9 +350,10 @@ class AsyncSMTP(Verbs):
             ordered: yield in the order of the messages. One connection always does.
         """
         index = 0
-        async for message in _each(messages):
-            yield await self._outcome(index, message)
-            index += 1
+        async with contextlib.aclosing(_each(messages)) as each:
+            async for message in each:
+                yield await self._outcome(index, message)
+                index += 1
 
     async def _outcome(self, index: int, message: Message | Envelope) -> Outcome:
         connection = self._connection
@@ -372,7 +373,7 @@ class AsyncSMTP(Verbs):
 
 async def _each(
     messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope],
-) -> AsyncIterator[Message | Envelope]:
+) -> AsyncGenerator[Message | Envelope, None]:
     if isinstance(messages, AsyncIterable):
         async for message in messages:
             yield message

@@ -253,8 +253,8 @@ class Connection:
             async for piece in slices:
                 if held:
                     protocol.check()
-                    protocol.write(held)
                     self.session.sent_content(held)
+                    protocol.write(held)
                     protocol.watch(self.timeouts.write, "content")
                     await protocol.drain(waiter)
                     protocol.unwatch()  # what the caller's iterator takes is the caller's time
@@ -269,10 +269,10 @@ class Connection:
         if step.received:
             self._interrupt(step)
             return
+        self.session.sent_content(last + END_OF_CONTENT)  # first: a trace may forbid it
         if step.on_end is not None:
             step.on_end()
         self.protocol.write(last + END_OF_CONTENT)
-        self.session.sent_content(last + END_OF_CONTENT)
 
     def _interrupt(self, step: Step) -> None:
         """The server answered before the end: whatever it said, there is no way on from here."""
@@ -319,10 +319,15 @@ class Connection:
 
     async def read_reply(self) -> Reply:
         """The oldest reply that nobody claimed, or the next one that comes."""
-        if self.session.unclaimed:
-            return self.session.unclaimed.popleft()
-        phase = self.session.phase if self.session.phase is Phase.MAIL else Phase.READY
-        return await self.run(command(b"", "the caller's command", during=phase), home=tuple(Phase))
+        session = self.session
+        outside = Phase.MAIL if session.phase is Phase.MAIL else Phase.READY
+        if session.unclaimed:
+            reply = session.unclaimed.popleft()
+        else:
+            reply = await self.run(command(b"", "the caller's command", during=outside), home=tuple(Phase))
+        if session.phase in (Phase.READY, Phase.MAIL, Phase.CONTENT):
+            session.phase = Phase.CONTENT if reply.intermediate else outside
+        return reply
 
     def leave_raw(self) -> None:
         """From now on whoever writes waits for his own reply.
@@ -330,8 +335,8 @@ class Connection:
         Raises:
             RuntimeError: replies to raw octets are still unread, and would be taken for others.
         """
-        if self.session.unclaimed:
-            raise RuntimeError(f"{len(self.session.unclaimed)} replies are unread: call getreply() first")
+        if self.session.unclaimed or self.session.unanswered:
+            raise RuntimeError("replies to raw octets are unread: call getreply() first")
         self.session.unclaimed = None
 
     # -- the end -----------------------------------------------------------------------
@@ -355,8 +360,9 @@ class Connection:
     @property
     def alive(self) -> bool:
         """True if a command written now may be answered, as far as this side knows."""
-        transport = self.protocol.transport
-        return transport is not None and not transport.is_closing() and self.session.failure is None
+        transport, session = self.protocol.transport, self.session
+        leaving = session.failure is not None or session.phase in (Phase.CLOSING, Phase.CLOSED)
+        return transport is not None and not transport.is_closing() and not leaving
 
 
 # -- dialling ------------------------------------------------------------------------------

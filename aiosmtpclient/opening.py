@@ -156,6 +156,17 @@ def own_name() -> str | None:
     return name if _DOMAIN.fullmatch(name) else None
 
 
+async def reach(settings: Settings) -> Connection:
+    """Connect; the greeting is still to be read."""
+    return await Connection.open(
+        settings.endpoint,
+        settings.timeouts,
+        security=settings.security,
+        implicit=settings.policy is TLSPolicy.IMPLICIT,
+        trace=settings.trace,
+    )
+
+
 async def dial(settings: Settings) -> tuple[Connection, Reply]:
     """Connect and read the greeting.
 
@@ -164,14 +175,7 @@ async def dial(settings: Settings) -> tuple[Connection, Reply]:
         SMTPTimeoutError: it took too long.
         SMTPTLSError: implicit TLS failed.
     """
-    implicit = settings.policy is TLSPolicy.IMPLICIT
-    connection = await Connection.open(
-        settings.endpoint,
-        settings.timeouts,
-        security=settings.security,
-        implicit=implicit,
-        trace=settings.trace,
-    )
+    connection = await reach(settings)
     try:
         greeting = await connection.run(dialogues.greet(connection.session.greeting))
     except SMTPConnectError:

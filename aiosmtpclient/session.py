@@ -59,6 +59,7 @@ class Session:
         encrypted: TLS is up.
         authenticated: a login succeeded on this connection.
         unclaimed: replies kept for `getreply()`; None unless the caller writes raw octets himself.
+        unanswered: the caller wrote raw octets, and no reply came since.
         replies_read: how many replies came so far.
     """
 
@@ -72,6 +73,7 @@ class Session:
         self.encrypted = False
         self.authenticated = False
         self.unclaimed: deque[Reply] | None = None
+        self.unanswered = False
         self.replies_read = 0
         self._trace = trace
         self._parser = ReplyParser()
@@ -126,8 +128,10 @@ class Session:
             self.unclaimed = deque()
 
     def sent_raw(self, octets: bytes) -> None:
-        """Note octets that the caller writes himself."""
-        self._tell("send", octets)
+        """Note octets that the caller writes himself; an AUTH exchange among them is not shown."""
+        challenged = self.last_reply is not None and self.last_reply.code == 334
+        self._tell("send", MASK + b"\r\n" if challenged or octets[:4].upper() == b"AUTH" else octets)
+        self.unanswered = True
 
     def keep_secret(self, secrets: Iterable[bytes]) -> None:
         """Cut these out of everything that is logged or raised from now on."""
@@ -159,6 +163,7 @@ class Session:
         reply = self._censor(reply, step)
         self.last_reply = reply
         self.replies_read += 1
+        self.unanswered = False
         if reply.code == 421:
             self.phase = Phase.CLOSING
         if step is None:

@@ -20,7 +20,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Sequence
 from dataclasses import replace
 
-from . import addresses, commands, dialogues, opening
+from . import addresses, commands, dialogues, opening, transactions
 from .bodies import opened
 from .connection import Connection, TLSSettings
 from .delivery import Ledger
@@ -181,6 +181,7 @@ class Verbs:
 
     async def _greet_if_needed(self) -> Connection:
         connection = self._connected()
+        connection.leave_raw()
         if connection.ehlo is None and connection.helo is None:
             await opening.say_hello(connection, self._settings)
         return connection
@@ -233,6 +234,7 @@ class Verbs:
             ValueError: a NUL in one of them, or an unknown mechanism.
         """
         credentials = Credentials(user, password, authorization_id)
+        password = ""  # what fails below must not show it
         async with self._my_turn():
             connection = await self._greet_if_needed()
             self._credentials = credentials
@@ -258,6 +260,7 @@ class Verbs:
         """
         async with self._my_turn():
             connection = self._connected()
+            connection.leave_raw()
             opening.check_cleartext(connection, self._settings)
             self._auth_answers = 0
 
@@ -369,4 +372,4 @@ class Verbs:
                 prepared = prepare("", "postmaster", msg, eightbitmime=True, smtputf8=True)
                 async with opened(prepared.content) as content:
                     ready = replace(prepared, content=content)
-                    return await self._converse(dialogues.content(ready, ledger, lmtp=self._settings.lmtp))
+                    return await self._converse(transactions.content(ready, ledger, lmtp=self._settings.lmtp))

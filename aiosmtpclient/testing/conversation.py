@@ -15,7 +15,7 @@ import struct
 from collections.abc import Awaitable
 from typing import TypeAlias
 
-from aiosmtpclient.testing.loopback import read_line
+from aiosmtpclient.testing.loopback import bring_up_tls, read_line
 
 Expected: TypeAlias = str | re.Pattern[str]
 """How a line begins, in any case of letters, or a pattern that is matched at its begin."""
@@ -31,8 +31,15 @@ class Conversation:
         waiting_for: what is expected just now.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+    def __init__(
+        self,
+        connection: asyncio.BaseProtocol,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        number: int,
+    ) -> None:
         self.number = number
+        self._connection = connection
         self.received = bytearray()
         self.gone = asyncio.Event()
         self.waiting_for = ""
@@ -150,7 +157,7 @@ class Conversation:
         Raises:
             ssl.SSLError: the client broke it off. Uncaught, it ends the script without a failure.
         """
-        await self._writer.start_tls(context)
+        await bring_up_tls(self._connection, self._reader, self._writer, context)
 
     async def _from_client(self, reading: Awaitable[bytes], what: str) -> bytes:
         try:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
 from aiosmtpclient.testing.arguments import Refused
-from aiosmtpclient.testing.loopback import client_left, read_line
+from aiosmtpclient.testing.loopback import bring_up_tls, client_left, read_line
 
 if TYPE_CHECKING:
     from aiosmtpd.smtp import _Missing
@@ -63,7 +63,6 @@ class ESMTPConnection(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the conversation."""
         super().connection_made(transport)
-        assert isinstance(transport, asyncio.Transport)
         assert self._handler_coroutine is not None
         self.owner.opened(self, transport)
         self.owner.keep(self._handler_coroutine)
@@ -165,7 +164,7 @@ class ESMTPConnection(SMTP):
         await self._bring_up_tls(self.owner.starttls)
 
     async def _bring_up_tls(self, context: ssl.SSLContext) -> None:
-        await self._writer.start_tls(context)
+        await bring_up_tls(self, self._reader, self._writer, context)
         self.transport = self._writer.transport
         self.tls = True
         self.user = None

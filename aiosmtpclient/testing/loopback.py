@@ -13,6 +13,7 @@ Rules of this room:
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import concurrent.futures
 import os
@@ -20,7 +21,7 @@ import ssl
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 
 async def read_line(reader: asyncio.StreamReader) -> bytes:
@@ -38,12 +39,51 @@ def client_left(error: BaseException) -> bool:
     return isinstance(error, (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError))
 
 
-class LoopbackServer:
+async def bring_up_tls(
+    connection: asyncio.BaseProtocol,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    context: ssl.SSLContext,
+) -> None:
+    """The server's side of a handshake, whose begin may have been read; failing ends the connection."""
+    loop = asyncio.get_running_loop()
+    transport = cast("asyncio.Transport", writer.transport)
+    # uvloop reads a ClientHello before a new conversation has its first turn: it is taken back, and
+    # given to the TLS layer right after that is connected, before anything that comes later.
+    transport.pause_reading()
+    early = bytes(reader._buffer)  # type: ignore[attr-defined]
+    reader._buffer.clear()  # type: ignore[attr-defined]
+    handshake = loop.create_task(writer.start_tls(context))
+    if early:
+        loop.call_soon(loop.call_soon, _feed, transport, early)
+    try:
+        await handshake
+    except BaseException as error:
+        transport.abort()
+        # asyncio does not tell a protocol that its connection was lost in the middle of a handshake.
+        connection.connection_lost(error if isinstance(error, OSError) else None)
+        raise
+
+
+def _feed(transport: asyncio.Transport, octets: bytes) -> None:
+    layer = cast("asyncio.BufferedProtocol", transport.get_protocol())
+    layer.get_buffer(len(octets))[: len(octets)] = octets  # type: ignore[index]
+    layer.buffer_updated(len(octets))
+
+
+async def _turns() -> None:
+    """Let the loop carry out what it has scheduled, and what that schedules."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+class LoopbackServer(abc.ABC):
     """A server on 127.0.0.1 and a port that the kernel picks, or on a Unix socket.
 
     Args:
         host: the loopback address to listen on.
         unix_path: listen on this Unix socket instead.
+        implicit_tls: TLS from the first octet, with this context.
 
     Attributes:
         host: the address to connect to; with `unix_path`, that path, as the clients understand it.
@@ -52,7 +92,14 @@ class LoopbackServer:
         failures: what went wrong in the conversations; raised when the server is left.
     """
 
-    def __init__(self, *, host: str = "127.0.0.1", unix_path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        unix_path: str | os.PathLike[str] | None = None,
+        implicit_tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.implicit_tls = implicit_tls
         self.unix_path = None if unix_path is None else Path(unix_path)
         self.host = host if self.unix_path is None else str(self.unix_path)
         self.port = 0
@@ -60,20 +107,21 @@ class LoopbackServer:
         self.failures: list[Exception] = []
         self._server: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._open: dict[asyncio.BaseProtocol, asyncio.WriteTransport] = {}
+        self._open: dict[asyncio.BaseProtocol, asyncio.Transport] = {}
         self._all_lost = asyncio.Event()
         self._leave = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread: threading.Thread | None = None
 
+    @abc.abstractmethod
     def make_connection(self) -> asyncio.Protocol:
         """A protocol for a new connection; it calls `opened` and `lost`."""
-        raise NotImplementedError
 
-    def opened(self, connection: asyncio.BaseProtocol, transport: asyncio.WriteTransport) -> None:
+    def opened(self, connection: asyncio.BaseProtocol, transport: asyncio.BaseTransport) -> None:
         """A connection was accepted: it is closed with the server."""
         self.connections += 1
-        self._open[connection] = transport
+        # Transports of uvloop are asyncio's in all but name.
+        self._open[connection] = cast("asyncio.Transport", transport)
         self._all_lost.clear()
 
     def lost(self, connection: asyncio.BaseProtocol) -> None:
@@ -105,9 +153,8 @@ class LoopbackServer:
     async def _stop(self) -> None:
         if self._server is None:
             raise AssertionError("stopped, but never started")
-        # A connection that the loop is just accepting needs a turn or two to become known here.
-        for _ in range(3):
-            await asyncio.sleep(0)
+        # A connection that the loop is just accepting becomes known here in the next turn.
+        await _turns()
         self._server.close()
         tasks = list(self._tasks)
         for task in tasks:
@@ -117,6 +164,7 @@ class LoopbackServer:
             transport.abort()
         await self._all_lost.wait()
         await self._server.wait_closed()
+        await _turns()
         if self.unix_path is not None:
             self.unix_path.unlink(missing_ok=True)
 

@@ -40,26 +40,22 @@ class _Connection(asyncio.StreamReaderProtocol):
     def __init__(self, owner: ScriptedServer) -> None:
         self._owner = owner
         self._kept_reader = asyncio.StreamReader()
-        self._conversation: Conversation | None = None
         super().__init__(self._kept_reader, self._begin)
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._owner.opened(self, writer.transport)
-        self._conversation = self._owner.begin(reader, writer)
+        self._conversation = self._owner.begin(self, reader, writer)
 
     def data_received(self, data: bytes) -> None:
-        if self._conversation is not None:
-            self._conversation.received += data
+        self._conversation.received += data
         super().data_received(data)
 
     def eof_received(self) -> bool | None:
-        if self._conversation is not None:
-            self._conversation.gone.set()
+        self._conversation.gone.set()
         return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._conversation is not None:
-            self._conversation.gone.set()
+        self._conversation.gone.set()
         super().connection_lost(exc)
         self._owner.lost(self)
 
@@ -76,7 +72,7 @@ class ScriptedServer(LoopbackServer):
         scripts: the first connection's script, the second's, and so on.
         repeat_last: play the last script on all later connections; False makes one more
             connection than there are scripts a failure.
-        tls: TLS from the first octet, with this context.
+        implicit_tls: TLS from the first octet, with this context.
         host: the loopback address to listen on.
         unix_path: listen on this Unix socket instead.
 
@@ -88,14 +84,13 @@ class ScriptedServer(LoopbackServer):
         self,
         *scripts: Script,
         repeat_last: bool = True,
-        tls: ssl.SSLContext | None = None,
+        implicit_tls: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
         unix_path: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(host=host, unix_path=unix_path)
+        super().__init__(host=host, unix_path=unix_path, implicit_tls=implicit_tls)
         self.scripts = tuple(_steps(script) for script in scripts)
         self.repeat_last = repeat_last
-        self.tls = tls
         self.conversations: list[Conversation] = []
 
     @property
@@ -107,17 +102,19 @@ class ScriptedServer(LoopbackServer):
         """A connection of its own, for the listener."""
         return _Connection(self)
 
-    def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Conversation:
+    def begin(
+        self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Conversation:
         """Start the next script."""
-        conversation = Conversation(reader, writer, len(self.conversations))
+        conversation = Conversation(connection, reader, writer, len(self.conversations))
         self.conversations.append(conversation)
         self.keep(asyncio.get_running_loop().create_task(self._play(conversation, writer)))
         return conversation
 
     async def _play(self, conversation: Conversation, writer: asyncio.StreamWriter) -> None:
         try:
-            if self.tls is not None:
-                await conversation.starttls(self.tls)
+            if self.implicit_tls is not None:
+                await conversation.starttls(self.implicit_tls)
             for step in self._script(conversation.number):
                 await _perform(step, conversation)
         except Exception as error:

@@ -105,10 +105,9 @@ class MailServer(LoopbackServer):
         host: str = "127.0.0.1",
         unix_path: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(host=host, unix_path=unix_path)
+        super().__init__(host=host, unix_path=unix_path, implicit_tls=_context(implicit_tls))
         self.lmtp = lmtp
         self.starttls = _context(starttls)
-        self.implicit_tls = _context(implicit_tls)
         self.users = dict(users or {})
         self.mechanisms = tuple(name.upper() for name in mechanisms) if self.users else ()
         self.auth_requires_tls = auth_requires_tls

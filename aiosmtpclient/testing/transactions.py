@@ -42,10 +42,14 @@ class Transaction(Envelope):
 class MailConnection(ESMTPConnection):
     """A protocol that takes mail."""
 
-    envelope: Transaction
-
     def _create_envelope(self) -> Transaction:
         return Transaction()
+
+    @property
+    def transaction(self) -> Transaction:
+        """aiosmtpd's envelope, known to be ours."""
+        assert isinstance(self.envelope, Transaction)
+        return self.envelope
 
     # The envelope
 
@@ -54,7 +58,7 @@ class MailConnection(ESMTPConnection):
         self._require_hello()
         if self.owner.require_auth and self.user is None:
             raise Refused("530 5.7.0 Authentication required")
-        if self.envelope.mail_from is not None:
+        if self.transaction.mail_from is not None:
             raise Refused("503 5.5.1 Error: nested MAIL command")
         sender, options = read_path("FROM:", arg or "")
         parameters = read_parameters(options, self.extensions, of_mail=True)
@@ -68,28 +72,28 @@ class MailConnection(ESMTPConnection):
         reply = self.owner.refusal(self.owner.refuse_sender, sender) or "250 2.1.0 Ok"
         if not accepts(reply):
             raise Refused(reply)
-        self.envelope.mail_from = sender
-        self.envelope.mail_options = options
-        self.envelope.smtp_utf8 = utf8
-        self.envelope.binary = body == "BINARYMIME"
+        self.transaction.mail_from = sender
+        self.transaction.mail_options = options
+        self.transaction.smtp_utf8 = utf8
+        self.transaction.binary = body == "BINARYMIME"
         await self.push(reply)
 
     async def smtp_RCPT(self, arg: str | None) -> None:
         """RCPT (RFC 5321 section 4.1.1.3)."""
-        if self.envelope.mail_from is None:
+        if self.transaction.mail_from is None:
             raise Refused("503 5.5.1 Error: need MAIL command")
-        if self.envelope.chunks is not None:
+        if self.transaction.chunks is not None:
             raise Refused("503 5.5.1 Error: the content has begun")
         recipient, options = read_path("TO:", arg or "")
         if not recipient:
             raise Refused("501 5.1.3 Error: a recipient is missing")
         read_parameters(options, self.extensions, of_mail=False)
-        check_address(recipient, utf8=self.envelope.smtp_utf8)
+        check_address(recipient, utf8=self.transaction.smtp_utf8)
         reply = self.owner.refusal(self.owner.refuse, recipient) or "250 2.1.5 Ok"
         if not accepts(reply):
             raise Refused(reply)
-        self.envelope.rcpt_tos.append(recipient)
-        self.envelope.rcpt_parameters.append(tuple(options))
+        self.transaction.rcpt_tos.append(recipient)
+        self.transaction.rcpt_parameters.append(tuple(options))
         await self.push(reply)
 
     def _too_large(self, octets: int) -> bool:
@@ -101,9 +105,9 @@ class MailConnection(ESMTPConnection):
         """DATA (RFC 5321 section 4.1.1.4)."""
         if arg:
             raise Refused("501 5.5.4 Error: DATA takes no parameters")
-        if not self.envelope.rcpt_tos:
+        if not self.transaction.rcpt_tos:
             raise Refused("503 5.5.1 Error: need RCPT command")
-        if self.envelope.chunks is not None or self.envelope.binary:
+        if self.transaction.chunks is not None or self.transaction.binary:
             raise Refused("503 5.5.1 Error: this content comes in chunks")
         await self.push("354 End data with <CR><LF>.<CR><LF>")
         await self._finish(await self._read_content(), chunked=False)
@@ -126,14 +130,14 @@ class MailConnection(ESMTPConnection):
         chunk = await self._read_chunk(octets, keep=not refused)
         if refused:
             raise Refused(refused)
-        if self.envelope.chunks is None:
-            self.envelope.chunks = bytearray()
-        self.envelope.chunks += chunk
-        too_large = self._too_large(len(self.envelope.chunks))
+        if self.transaction.chunks is None:
+            self.transaction.chunks = bytearray()
+        self.transaction.chunks += chunk
+        too_large = self._too_large(len(self.transaction.chunks))
         if last:
-            await self._finish(None if too_large else bytes(self.envelope.chunks), chunked=True)
+            await self._finish(None if too_large else bytes(self.transaction.chunks), chunked=True)
         elif too_large:
-            self.envelope.chunk_refused = True
+            self.transaction.chunk_refused = True
             raise Refused(_TOO_LARGE)
         else:
             await self.push(f"250 2.0.0 {octets} octets received")
@@ -141,9 +145,9 @@ class MailConnection(ESMTPConnection):
     def _chunk_refusal(self) -> str | None:
         if "CHUNKING" not in self.extensions:
             return "503 5.5.1 Error: CHUNKING was not offered"
-        if self.envelope.chunk_refused:
+        if self.transaction.chunk_refused:
             return "503 5.5.1 Error: a chunk was refused, send RSET"
-        return None if self.envelope.rcpt_tos else "503 5.5.1 Error: need RCPT command"
+        return None if self.transaction.rcpt_tos else "503 5.5.1 Error: need RCPT command"
 
     async def _read_chunk(self, octets: int, *, keep: bool) -> bytes:
         chunk = bytearray()
@@ -156,7 +160,7 @@ class MailConnection(ESMTPConnection):
 
     async def _finish(self, content: bytes | None, *, chunked: bool) -> None:
         """Take the content or refuse it: one reply, in LMTP one a recipient (RFC 2033 section 4.2)."""
-        envelope = self.envelope
+        envelope = self.transaction
         assert self.session is not None
         message = ReceivedMessage(
             queue_id=self.owner.next_queue_id(),

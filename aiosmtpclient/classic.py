@@ -1,0 +1,274 @@
+"""`ClassicSMTP`: an `AsyncSMTP` with the manners of `smtplib`, for the blocking classes.
+
+It connects and reads the greeting, no more; TLS and login come when they are called for. What
+`smtplib`'s users read and write besides its methods is here too: octets of their own, replies to
+them, the socket, the features they edit.
+
+Rules of this room:
+
+* Octets of the caller's own are written as they are. Until their reply is read nothing else is
+  written, or the one would be taken for the other's.
+* What blocks, an iterable that makes content or an authobject, runs in a thread of its own:
+  other clients live on this loop.
+* Everything but `let_go` and reading attributes happens in the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import replace
+from email.message import Message
+from smtplib import LMTP_PORT
+from socket import AddressFamily, socket
+from typing import ClassVar, Literal, TypeAlias, cast
+
+from . import opening
+from .client import AsyncSMTP
+from .connection import Connection
+from .content import SourceKind, Stream
+from .extensions import Extensions
+from .message import Body
+from .replies import Reply
+from .sasl import Credentials
+from .secret import Secret
+from .session import Trace
+from .steps import AuthObject, Dialogue, Step
+from .timeouts import Timeouts
+from .tls import TLSPolicy
+
+Address: TypeAlias = "tuple[str, int] | tuple[str, int, int, int] | str"
+"""A socket's address: IPv4, IPv6, or the path of a Unix socket."""
+
+_inherited: list[Connection] = []
+"""Connections of a parent process. Collected in a child they would be closed through its loop."""
+
+
+class SocketView:
+    """What `sock` is: a look at the connection's socket, which belongs to the event loop.
+
+    It answers what a socket, or inside TLS an `ssl.SSLSocket`, is asked about a connection.
+    Nothing can be read from it or written to it.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def _extra(self, name: str) -> object:
+        transport = self._connection.protocol.transport
+        return transport.get_extra_info(name) if transport is not None else None
+
+    def _tls(self) -> ssl.SSLObject | None:
+        return cast("ssl.SSLObject | None", self._extra("ssl_object"))
+
+    def _socket(self) -> socket:
+        return cast(socket, self._extra("socket"))  # asyncio's stand-in, which answers the same
+
+    def getpeername(self) -> Address:
+        """The server's address."""
+        return cast(Address, self._extra("peername"))
+
+    def getsockname(self) -> Address:
+        """Our own address."""
+        return cast(Address, self._extra("sockname"))
+
+    @property
+    def family(self) -> AddressFamily:
+        """AF_INET, AF_INET6 or AF_UNIX."""
+        return AddressFamily(self._socket().family)
+
+    def fileno(self) -> int:
+        """The file descriptor."""
+        return self._socket().fileno()
+
+    def setsockopt(self, level: int, optname: int, value: int | bytes) -> None:
+        """Set an option of the socket, such as SO_KEEPALIVE."""
+        self._socket().setsockopt(level, optname, value)
+
+    def gettimeout(self) -> float | None:
+        """Seconds that a reply may take."""
+        return self._connection.timeouts.reply
+
+    def settimeout(self, value: float | None) -> None:
+        """Set every time limit of this connection."""
+        self._connection.timeouts = Timeouts.of(value)
+
+    def version(self) -> str | None:
+        """TLS's version, "TLSv1.3" say; None outside TLS."""
+        tls = self._tls()
+        return tls.version() if tls is not None else None
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        """Name, protocol and secret bits of the cipher in use; None outside TLS."""
+        tls = self._tls()
+        return tls.cipher() if tls is not None else None
+
+    def getpeercert(self, binary_form: bool = False) -> Mapping[str, object] | bytes | None:
+        """The server's certificate, as `ssl.SSLSocket` gives it; None outside TLS."""
+        tls = self._tls()
+        return tls.getpeercert(binary_form) if tls is not None else None
+
+    def __repr__(self) -> str:
+        return f"<SocketView of {self._connection.session.peer}>"
+
+
+class ClassicSMTP(AsyncSMTP):
+    """An `AsyncSMTP` that does what it is told, and no more.
+
+    Args:
+        implicit: TLS from the first octet.
+        local_hostname: what to say hello with.
+        pipelining: as for `AsyncSMTP`.
+        trace: as for `AsyncSMTP`.
+    """
+
+    def __init__(
+        self,
+        *,
+        implicit: bool,
+        local_hostname: str | None,
+        pipelining: Literal["off", "message"],
+        trace: Trace,
+    ) -> None:
+        super().__init__(
+            local_hostname=local_hostname,
+            tls=TLSPolicy.IMPLICIT if implicit else TLSPolicy.NONE,
+            pipelining=pipelining,
+            allow_cleartext_auth=True,
+            trace=trace,
+        )
+
+    # -- connecting --------------------------------------------------------------------
+
+    async def greet(
+        self,
+        host: str,
+        port: int,
+        source_address: tuple[str, int] | None,
+        timeouts: Timeouts,
+        context: ssl.SSLContext | None,
+    ) -> Reply:
+        """Connect and read the greeting; returns it, whatever it is. An open connection is quit first."""
+        async with self._my_turn():
+            self._plan = replace(self._plan, timeouts=timeouts, tls_context=context)
+            self._settings = self._plan.settings(host, port, source_address)
+            if self._connection is not None:
+                old, self._connection = self._connection, None
+                await opening.farewell(old)
+            connection = await opening.reach(self._settings)
+            self._connection = connection
+            return await connection.run(_first(connection.session.greeting))
+
+    async def hang_up(self) -> None:
+        """Close the connection at once, and wait until its socket is gone."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.drop()
+            await connection.finish()
+
+    def let_go(self) -> None:
+        """The same from any thread, without waiting."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(RuntimeError):  # its loop is closed, and took the socket with it
+                connection.loop.call_soon_threadsafe(connection.drop)
+
+    def __del__(self) -> None:
+        """Nothing: its owner warns, and lets go."""
+
+    def disinherit(self) -> None:
+        """After a fork, in the child: leave the connection to the parent, untouched."""
+        if self._connection is not None:
+            _inherited.append(self._connection)
+            self._connection = None
+
+    # -- octets of the caller's own ------------------------------------------------------
+
+    async def write(self, octets: bytes) -> None:
+        """Write these octets as they are."""
+        async with self._my_turn():
+            connection = self._connected()
+            connection.write_raw(octets)
+            connection.protocol.watch(connection.timeouts.write, "send")
+            try:
+                await connection.protocol.drain()
+            except BaseException:
+                connection.drop()
+                raise
+            finally:
+                connection.protocol.unwatch()
+
+    async def read(self) -> Reply:
+        """The oldest reply that nobody has read."""
+        async with self._my_turn():
+            return await self._connected().read_reply()
+
+    # -- what blocks -------------------------------------------------------------------
+
+    async def auth(
+        self, mechanism: str, authobject: AuthObject, *, initial_response_ok: bool = True
+    ) -> Reply:
+        """As in `AsyncSMTP`; the authobject is called in a thread, where it may block."""
+
+        async def called(*challenge: bytes) -> str | bytes | None:
+            return cast("str | bytes | None", await asyncio.to_thread(authobject, *challenge))
+
+        return await super().auth(mechanism, called, initial_response_ok=initial_response_ok)
+
+    # -- what the caller reads and changes -----------------------------------------------
+
+    def view(self) -> SocketView | None:
+        """A look at the socket, if there is one."""
+        return SocketView(self._connection) if self._connection is not None and self.is_connected else None
+
+    def offer(self, features: Mapping[str, str]) -> None:
+        """Take these for what the server offers, until it is asked again."""
+        if self._connection is not None:
+            lines = [f"{keyword} {parameters}" for keyword, parameters in features.items()]
+            self._connection.session.extensions = Extensions.parse("\n".join(["", *lines]).encode("latin-1"))
+
+    def forget_hello(self) -> None:
+        """Say hello again before the next message."""
+        if self._connection is not None:
+            opening.forget(self._connection)
+
+    def set_local_hostname(self, name: str | None) -> None:
+        """Say hello with this name from now on."""
+        self._plan = replace(self._plan, local_hostname=name)
+        self._settings = replace(self._settings, local_hostname=name)
+
+    def set_credentials(self, user: str, password: Secret) -> None:
+        """Let the authobjects answer with these."""
+        self._credentials = Credentials(user, password)
+
+
+class ClassicLMTP(ClassicSMTP):
+    """The same for LMTP."""
+
+    default_port: ClassVar[int] = LMTP_PORT
+    _lmtp: ClassVar[bool] = True
+
+
+def _first(greeting: Step) -> Dialogue[Reply]:
+    """Read the greeting, whatever it is."""
+    [reply] = yield greeting
+    return reply
+
+
+def in_thread(content: Body) -> Body:
+    """Content that an iterable makes, made in threads; any other content as it is.
+
+    Raises:
+        TypeError: it cannot be content.
+    """
+    if isinstance(content, str | bytes | bytearray | memoryview | Message):
+        return content
+    iterable = Stream.of(content).kind is SourceKind.ITERABLE
+    return _pieces(iter(cast("Iterable[bytes]", content))) if iterable else content
+
+
+async def _pieces(iterator: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while (piece := await asyncio.to_thread(next, iterator, None)) is not None:
+        yield piece

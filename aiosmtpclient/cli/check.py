@@ -1,0 +1,252 @@
+"""`aiosmtpclient check`: what a server offers, before TLS and inside it.
+
+Rules of this room:
+
+* No credentials are asked for, so none can be sent: not even to a server whose certificate is
+  not accepted, of which everything is still shown.
+* It changes nothing at the server: greeting, EHLO, STARTTLS, EHLO, QUIT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from aiosmtpclient import opening
+from aiosmtpclient.commands import hello
+from aiosmtpclient.connection import Connection, Endpoint, TLSSettings
+from aiosmtpclient.errors import SMTPException, SMTPTLSError
+from aiosmtpclient.extensions import Extensions
+from aiosmtpclient.opening import Settings
+from aiosmtpclient.replies import Reply
+from aiosmtpclient.session import Trace
+from aiosmtpclient.tls import TLSPolicy
+
+from .account import reply_as_json
+from .certificates import Certificate, pinned, unverified
+from .exits import Exit, Failure, exit_of
+from .options import Parser, add_command, add_connection_options, context_of, in_options, place, timeouts_of
+from .printing import Transcript, complain, say, trace_back
+
+_DESCRIPTION = """\
+Show what a server offers: its greeting, its extensions and login mechanisms before TLS
+and inside it, and its certificate, also where that is not accepted (exit code 78).
+Without --tls, TLS is used from the first octet on port 465, required on port 587, and
+anywhere else used if it is offered. Nothing is sent but EHLO, STARTTLS and QUIT.
+"""
+
+
+def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add the command."""
+    parser = add_command(commands, "check", run, help="show what a server offers", description=_DESCRIPTION)
+    parser.add_argument(
+        "server", metavar="HOST[:PORT]", help="name, address, or the path of a Unix socket; port 25 if none"
+    )
+    add_connection_options(parser)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found out about a server.
+
+    Attributes:
+        server: where it is.
+        greeting: what it greeted with.
+        before: what it offers in clear; None if TLS comes first.
+        inside: what it offers inside TLS; None without TLS.
+        cipher: version of TLS, cipher and its bits.
+        certificate: what it shows.
+        problem: why its certificate was not accepted.
+    """
+
+    server: str
+    greeting: Reply
+    before: Extensions | None = None
+    inside: Extensions | None = None
+    cipher: tuple[str, str, int] | None = None
+    certificate: Certificate | None = None
+    problem: SMTPTLSError | None = None
+
+
+def run(arguments: argparse.Namespace) -> Exit:
+    """Carry the command out; returns what to exit with."""
+    transcript = Transcript()
+    try:
+        settings = settings_of(arguments, transcript if arguments.trace else None)
+        findings = asyncio.run(look_at(settings))
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from error
+    finally:
+        transcript.end()
+    if arguments.json:
+        say(json.dumps(as_json(findings)))
+    else:
+        for line in lines(findings):
+            say(line)
+    if findings.problem is None:
+        return Exit.OK
+    if arguments.debug:
+        trace_back(findings.problem)
+    complain(in_options(str(findings.problem)))
+    return exit_of(findings.problem)
+
+
+def settings_of(arguments: argparse.Namespace, trace: Trace | None) -> Settings:
+    """Make settings without credentials of the arguments.
+
+    Raises:
+        ValueError: an argument makes no sense.
+        SMTPConnectError: the port is no number.
+    """
+    host, port = place(arguments.server)
+    host, port = opening.split_port(host, port)
+    if arguments.local_hostname is not None:
+        hello("EHLO", arguments.local_hostname)
+    port = port or (465 if arguments.tls == "implicit" else 2003 if arguments.lmtp else 25)
+    endpoint = Endpoint(host or "localhost", port)
+    policy = TLSPolicy.of(arguments.tls, port=0 if endpoint.unix else port, local=False)
+    name = arguments.server_hostname or ("localhost" if endpoint.unix else endpoint.host)
+    return Settings(
+        endpoint=endpoint,
+        policy=policy,
+        security=TLSSettings(context_of(arguments), name),
+        timeouts=timeouts_of(arguments),
+        local_hostname=arguments.local_hostname,
+        lmtp=arguments.lmtp,
+        trace=trace,
+    )
+
+
+async def look_at(settings: Settings) -> Findings:
+    """Find out everything, with a second and a third look where the certificate is not accepted.
+
+    Raises:
+        SMTPException: there is nothing to be found out.
+    """
+    try:
+        return await _visit(settings)
+    except SMTPTLSError as error:
+        if not isinstance(error.__cause__, ssl.SSLCertVerificationError):
+            raise
+        problem = error
+    try:
+        findings = await _visit(_with(settings, unverified()))
+    except SMTPException:
+        raise problem from problem.__cause__
+    return replace(findings, problem=problem, certificate=await _readable(findings.certificate, settings))
+
+
+async def _readable(certificate: Certificate | None, settings: Settings) -> Certificate | None:
+    """The same certificate with its fields, where they can be had."""
+    if certificate is None:
+        return None
+    try:
+        return (await _visit(_with(settings, pinned(certificate.octets)))).certificate
+    except (SMTPException, ssl.SSLError):
+        return certificate
+
+
+def _with(settings: Settings, context: ssl.SSLContext) -> Settings:
+    return replace(settings, security=replace(settings.security, context=context))
+
+
+async def _visit(settings: Settings) -> Findings:
+    """What one connection shows."""
+    connection, greeting = await opening.dial(settings)
+    try:
+        before = None
+        if settings.policy is not TLSPolicy.IMPLICIT:
+            await opening.say_hello(connection, settings)
+            before = connection.session.extensions
+        if settings.policy is not TLSPolicy.NONE:
+            await opening.make_ready(connection, settings)
+        return _inside_tls(connection, Findings(settings.endpoint.name, greeting, before))
+    finally:
+        await opening.farewell(connection)
+
+
+def _inside_tls(connection: Connection, findings: Findings) -> Findings:
+    transport = connection.protocol.transport
+    inside = transport.get_extra_info("ssl_object") if transport is not None else None
+    if not isinstance(inside, ssl.SSLObject):
+        return findings
+    name, _, bits = inside.cipher() or ("", "", 0)
+    return replace(
+        findings,
+        inside=connection.session.extensions,
+        cipher=(inside.version() or "", name, bits),
+        certificate=Certificate.of(inside),
+    )
+
+
+# -- what is printed -----------------------------------------------------------------------
+
+
+def lines(findings: Findings) -> Iterator[str]:
+    """What was found, for people."""
+    yield findings.server
+    yield f"  greeting     {findings.greeting.display}"
+    if findings.before is not None:
+        yield from _offered("before TLS" if findings.cipher else "in clear", findings.before)
+    if findings.cipher is None:
+        yield "  TLS          none"
+    else:
+        version, cipher, bits = findings.cipher
+        yield f"  TLS          {version}, {cipher}, {bits} bits"
+    if findings.certificate is not None:
+        yield from _shown(findings.certificate, findings.problem)
+    if findings.inside is not None:
+        yield from _offered("inside TLS", findings.inside)
+
+
+def _offered(where: str, extensions: Extensions) -> Iterator[str]:
+    words = [f"{word.upper()} {extensions[word]}".strip() for word in extensions if word != "auth"]
+    yield f"  {where:<11}  {', '.join(words) or 'no extensions'}"
+    yield f"    login      {' '.join(extensions.auth_mechanisms) or 'none'}"
+
+
+def _shown(certificate: Certificate, problem: SMTPTLSError | None) -> Iterator[str]:
+    yield f"  certificate  {'accepted' if problem is None else 'NOT ACCEPTED'}"
+    yield f"    sha256     {certificate.sha256}"
+    if certificate.not_before:
+        yield f"    subject    {certificate.subject}"
+        yield f"    issuer     {certificate.issuer}"
+        yield f"    names      {', '.join(certificate.names) or 'none'}"
+        yield f"    valid      {certificate.not_before} to {certificate.not_after}"
+
+
+def as_json(findings: Findings) -> dict[str, object]:
+    """What was found, for programs."""
+    cipher = findings.cipher
+    return {
+        "server": findings.server,
+        "greeting": reply_as_json(findings.greeting),
+        "before_tls": _extensions_as_json(findings.before),
+        "tls": dict(zip(("version", "cipher", "bits"), cipher, strict=True)) if cipher else None,
+        "certificate": _certificate_as_json(findings.certificate),
+        "inside_tls": _extensions_as_json(findings.inside),
+        "problem": str(findings.problem) if findings.problem is not None else None,
+    }
+
+
+def _extensions_as_json(extensions: Extensions | None) -> dict[str, object] | None:
+    if extensions is None:
+        return None
+    return {"extensions": dict(extensions), "auth": list(extensions.auth_mechanisms)}
+
+
+def _certificate_as_json(certificate: Certificate | None) -> dict[str, object] | None:
+    if certificate is None:
+        return None
+    return {
+        "sha256": certificate.sha256,
+        "subject": certificate.subject or None,
+        "issuer": certificate.issuer or None,
+        "names": list(certificate.names),
+        "not_before": certificate.not_before or None,
+        "not_after": certificate.not_after or None,
+    }

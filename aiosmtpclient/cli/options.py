@@ -1,0 +1,258 @@
+"""Options: what the commands understand in common, and what becomes of it.
+
+Rules of this room:
+
+* A password never stands among the arguments, where every user of the machine can read it, nor
+  in any message of ours: `--password` is known only to be refused, without its value.
+* Nothing is abbreviated: `--pass` must never be guessed to be something else.
+* What is wrong with an argument ends with `Exit.USAGE`, before anything is connected to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import re
+import ssl
+import warnings
+from collections.abc import Callable
+from typing import NoReturn
+
+from aiosmtpclient.client import AsyncLMTP, AsyncSMTP, Options
+from aiosmtpclient.errors import SMTPException
+from aiosmtpclient.secret import Secret
+from aiosmtpclient.session import Trace
+from aiosmtpclient.timeouts import Timeouts
+from aiosmtpclient.tls import TLSPolicy
+
+from .exits import EPILOG, Exit, Failure
+from .printing import complain
+
+PASSWORD_VARIABLE = "SMTP_PASSWORD"
+
+_BRACKETED = re.compile(r"\[([^\[\]]*)\](?::([0-9]{1,5}))?")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that complains in one line, with the exit code of sysexits.h."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the command for wrong arguments."""
+        command = self.prog.partition(" ")[2]
+        complain(f"{command}: {message} (--help tells more)".removeprefix(": "))
+        self.exit(Exit.USAGE)
+
+
+class _Refused(argparse.Action):
+    """`--password`: refused, and its value is not repeated."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> NoReturn:
+        parser.error(
+            "a password among the arguments can be read by everybody on this machine: "
+            f"use --password-file, the environment variable {PASSWORD_VARIABLE}, or the prompt"
+        )
+
+
+def port_number(text: str) -> int:
+    """Read a TCP port.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise ValueError(f"no port number: {text!r}")
+    return int(text)
+
+
+# What argparse calls it in "invalid port value: 'x'".
+port_number.__name__ = "port"
+
+
+# What the library's errors advise → the option that does it.
+_ADVICE = (
+    (re.compile(r"(?<!\w)tls='(\w+)'( or )'(\w+)'"), r"--tls \1\2\3"),
+    (re.compile(r"(?<!\w)tls='(\w+)'"), r"--tls \1"),
+    (re.compile(r"\btls_context= that has loaded it or its CA"), "--ca-file with it or its CA in it"),
+    (re.compile(r"\bserver_hostname="), "--server-hostname"),
+    (re.compile(r"\ballow_cleartext_auth=True"), "--allow-cleartext-auth"),
+    (re.compile(r"`timeout` argument"), "--timeout option"),
+)
+
+
+def in_options(text: str) -> str:
+    """Return an error's text with the arguments it advises turned into options of the command."""
+    for advice, option in _ADVICE:
+        text = advice.sub(option, text)
+    return text
+
+
+def add_command(
+    commands: argparse._SubParsersAction[Parser],
+    name: str,
+    run: Callable[[argparse.Namespace], Exit],
+    *,
+    help: str,
+    description: str,
+) -> Parser:
+    """Add a command with the options that every command has."""
+    parser = commands.add_parser(
+        name,
+        help=help,
+        description=description,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def add_connection_options(parser: Parser) -> None:
+    """Add what it takes to reach a server and to talk to it."""
+    group = parser.add_argument_group("connection")
+    group.add_argument("--lmtp", action="store_true", help="speak LMTP, not SMTP")
+    group.add_argument(
+        "--tls",
+        choices=[policy.value for policy in TLSPolicy],
+        help="when TLS is used; left out, it depends on port and host",
+    )
+    group.add_argument("--ca-file", metavar="FILE", help="trust these CAs (PEM) instead of the system's")
+    group.add_argument("--server-hostname", metavar="NAME", help="the name the certificate must have")
+    group.add_argument("--local-hostname", metavar="NAME", help="what to say EHLO with")
+    group.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="how long each wait may take, also that for the final reply: a short one makes duplicates",
+    )
+    group.add_argument("--json", action="store_true", help="print JSON to standard output")
+    group.add_argument("--trace", action="store_true", help="print the conversation to standard error")
+
+
+def add_login_options(parser: Parser) -> None:
+    """Add what it takes to log in."""
+    group = parser.add_argument_group("login")
+    group.add_argument("--user", metavar="NAME", help="log in as this user")
+    group.add_argument("--password-file", metavar="FILE", help="the password is this file's first line")
+    group.add_argument(
+        "--password-env",
+        metavar="VARIABLE",
+        default=PASSWORD_VARIABLE,
+        help="the password is in this environment variable (default: %(default)s)",
+    )
+    group.add_argument("--password", action=_Refused, nargs="?", help=argparse.SUPPRESS)
+    group.add_argument(
+        "--allow-cleartext-auth", action="store_true", help="let the password travel without TLS"
+    )
+
+
+def place(text: str) -> tuple[str, int]:
+    """Take an IPv6 address out of its brackets, with the port behind it; 0 if there is none.
+
+    Anything else is returned as it is: `"host:port"` is understood further down.
+    """
+    match = _BRACKETED.fullmatch(text)
+    if match is None:
+        return text, 0
+    return match[1], port_number(match[2]) if match[2] else 0
+
+
+def timeouts_of(arguments: argparse.Namespace) -> Timeouts:
+    """Return how long to wait."""
+    return Timeouts() if arguments.timeout is None else Timeouts.of(arguments.timeout)
+
+
+def context_of(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    """Return a context that trusts `--ca-file`; None without it."""
+    if arguments.ca_file is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=arguments.ca_file)
+    except ssl.SSLError:
+        raise Failure(f"{arguments.ca_file}: no certificates in PEM form", Exit.CONFIG) from None
+    except OSError as error:
+        raise unreadable(arguments.ca_file, error) from error
+
+
+def unreadable(name: str, error: OSError) -> Failure:
+    """Return the failure of a file that cannot be read."""
+    return Failure(f"{name}: {error.strerror or error}", Exit.NOINPUT)
+
+
+def password_of(arguments: argparse.Namespace) -> Secret | None:
+    """Find the password: in the file, else in the environment, else by asking on the terminal.
+
+    Raises:
+        Failure: there is none.
+    """
+    if not arguments.user:
+        if arguments.password_file is not None:
+            raise Failure("--password-file needs --user", Exit.USAGE)
+        return None
+    if arguments.password_file is not None:
+        return _first_line(arguments.password_file)
+    if arguments.password_env in os.environ:
+        return Secret(os.environ[arguments.password_env])
+    return _asked(arguments.user, arguments.password_env)
+
+
+def _first_line(name: str) -> Secret:
+    try:
+        with open(name, "rb") as file:
+            return Secret(file.readline().rstrip(b"\r\n").decode())
+    except OSError as error:
+        raise unreadable(name, error) from error
+    except UnicodeDecodeError:  # its text and its fields show the password
+        raise Failure(f"{name}: the password is not UTF-8", Exit.CONFIG) from None
+
+
+def _asked(user: str, variable: str) -> Secret:
+    try:
+        with warnings.catch_warnings():
+            # Without a terminal getpass would read the message from standard input, and show it.
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            return Secret(getpass.getpass(f"Password of {user}: "))
+    except (getpass.GetPassWarning, EOFError):
+        raise Failure(
+            f"no password for --user: pass --password-file or set {variable}; there is no terminal to ask on",
+            Exit.USAGE,
+        ) from None
+
+
+def client_of(arguments: argparse.Namespace, trace: Trace | None) -> AsyncSMTP:
+    """Make the client that the arguments describe; it is not connected.
+
+    Raises:
+        Failure: an argument makes no sense.
+    """
+    context, password = context_of(arguments), password_of(arguments)
+    try:
+        host, port = place(arguments.host)
+        options: Options = {
+            "tls": arguments.tls,
+            "tls_context": context,
+            "server_hostname": arguments.server_hostname,
+            "username": arguments.user,
+            "password": password.reveal() if password is not None else None,
+            "pipelining": arguments.pipelining,
+            "allow_cleartext_auth": arguments.allow_cleartext_auth,
+            "trace": trace,
+        }
+        client: type[AsyncSMTP] = AsyncLMTP if arguments.lmtp else AsyncSMTP
+        return client(
+            host,
+            arguments.port or port,
+            arguments.local_hostname,
+            timeout=timeouts_of(arguments),
+            **options,
+        )
+    except (ValueError, SMTPException) as error:
+        raise Failure(str(error), Exit.USAGE) from error

@@ -1,0 +1,354 @@
+"""The serialiser: from a message object to octets, in one walk over its parts.
+
+The standard library's `BytesGenerator` writes line by line and folds every header anew. This
+walk hands over what is plainly simple as it is: text in one replacement, a header that needs no
+folding as one line. Everything else goes to the standard library, header by header or part by
+part, so the octets are the same as if it had written them all.
+
+Rules of this room:
+
+* No object is changed: not the message, not its parts. A boundary that is missing is made up
+  for the octets only. What the standard library may write on is a copy that shares only texts.
+* Simple is what is proven simple here, under all supported versions. Whatever is unknown (a class
+  that overrides what a generator asks for, a policy of somebody's own, a text that is no text)
+  is the standard library's.
+* A line break in a header's name or value is an error, in every part (RFC 5322 section 2.2).
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import operator
+import random
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from email.generator import BytesGenerator
+from email.headerregistry import (
+    BaseHeader,
+    ContentTransferEncodingHeader,
+    MessageIDHeader,
+    MIMEVersionHeader,
+    ParameterizedMIMEHeader,
+    UnstructuredHeader,
+)
+from email.message import Message
+from email.policy import Compat32, EmailPolicy, Policy
+from typing import Any, NamedTuple, TypeAlias
+
+Field: TypeAlias = tuple[str, Any]
+"""A header's name, and the value that the message object keeps for it."""
+
+# RFC 5322 section 2.2: a field name is printable ASCII without the colon.
+_NAME = re.compile(r"[!-9;-~]+")
+_OPEN_LINE = re.compile(r"(?>\r\n|\r|\n)(?![ \t])")
+_ONE_LINE = re.compile(r"[\t -~]*+")
+# A line that ends in a blank, or is nothing but blanks, is not left alone by every policy.
+_FOLDED = re.compile(r"[\t -~]*[!-~](?:\r?\n[\t ][\t -~]*[!-~])+")
+_TYPE = re.compile(r"([A-Za-z0-9.+-]+)/([A-Za-z0-9.+-]+)(?=;|$(?!\n))")
+_BARE_MULTIPART = re.compile(r"multipart/[a-z0-9.+-]+")
+# Longer than any line, also for `Compat32`, which takes "no limit" for a million.
+_NO_LIMIT = 1_000_000
+_TEXT_OR_NONE = (str, type(None))
+_SLICE = 1 << 16
+# All that a generator asks of a part. The answers are known only where these are as they were.
+_ASKED = (
+    *("get_content_type", "get_content_maintype", "get_content_subtype", "get_default_type"),
+    *("get_boundary", "set_boundary", "get_param", "get_params", "get_payload", "is_multipart"),
+    *("raw_items", "get", "__contains__"),
+)
+_answers = operator.attrgetter(*_ASKED)
+# The headers whose text is, by the way they are parsed, the text of their parse tree.
+_ECHOING = frozenset(
+    kind.parse.__func__  # type: ignore[attr-defined]
+    for kind in (
+        *(ContentTransferEncodingHeader, MessageIDHeader, MIMEVersionHeader),
+        *(ParameterizedMIMEHeader, UnstructuredHeader),
+    )
+)
+
+
+class Written(NamedTuple):
+    """A message as octets.
+
+    Attributes:
+        octets: what the standard library would write, but for the line ends if they are not clean.
+        clean: True if it is certain that every line ends in CRLF, the last one too.
+    """
+
+    octets: bytes
+    clean: bool
+
+
+def write(message: Message, policy: Policy[Message], fields: Sequence[Field] | None = None) -> Written:
+    """Write a message object.
+
+    Args:
+        message: it is not changed.
+        policy: the policy for it and for all its parts; its line end is CRLF.
+        fields: what to write as the header of the message, instead of its own.
+
+    Raises:
+        ValueError: a header would break the header block.
+        Exception: whatever the standard library raises for an object that it cannot write.
+    """
+    walk = _Walk()
+    pieces = walk.part(message, policy, fields)
+    if walk.clean and not pieces[-1].endswith(b"\r\n"):
+        pieces.append(b"\r\n")
+    return Written(b"".join(pieces), walk.clean)
+
+
+class _Walk:
+    """One walk over a message. What it returns are pieces to be joined, none of them empty."""
+
+    def __init__(self) -> None:
+        self.clean = True
+
+    def part(self, part: Message, policy: Policy[Message], fields: Sequence[Field] | None) -> list[bytes]:
+        if not (_is_usual(policy) and _is_plain(part)):
+            return self._by_library(part, policy, fields)
+        fields = list(part.raw_items()) if fields is None else fields
+        main, sub = _content_type(part, policy, fields)
+        payload = part.__dict__["_payload"]
+        if main == "multipart":
+            if payload is None or _are_messages(payload):
+                return self._multipart(part, policy, fields, sub == "signed")
+        elif main == "message":
+            if sub not in ("delivery-status", "delivery_status") and payload and _are_messages(payload):
+                return [self._header(fields, policy), *self.part(payload[0], policy, None)]
+        # A generator finds its ways by these names, with either sign.
+        elif not ("_" in main or "-" in main):
+            if payload is None:
+                return [self._header(fields, policy)]
+            if isinstance(payload, str) and (policy.cte_type == "8bit" or payload.isascii()):
+                return [self._header(fields, policy), *self._text(payload)]
+        return self._by_library(part, policy, fields)
+
+    def _header(self, fields: Iterable[Field], policy: Policy[Message]) -> bytes:
+        block: list[bytes] = []
+        for name, value in fields:
+            refuse_broken_field(name, value)
+            simple = _simple_field(name, value, policy)
+            if simple is None:
+                octets = _folded(name, value, policy)
+                # What stands there as octets over 127 keeps the line ends that it was parsed with.
+                self.clean = self.clean and octets.replace(b"\r", b"").replace(b"\n", b"\r\n") == octets
+            else:
+                octets = simple.encode("ascii")
+            block.append(octets)
+        return b"".join([*block, b"\r\n"])
+
+    def _text(self, text: str) -> list[bytes]:
+        pieces = []
+        start = 0
+        # Fresh memory for megabytes costs more than all that is done with them: so, slice by slice.
+        while start < len(text):
+            end = text.find("\n", start + _SLICE) + 1 or len(text)
+            octets = text[start:end].encode("ascii", "surrogateescape")
+            if b"\r" in octets:
+                self.clean = False
+            else:
+                octets = octets.replace(b"\n", b"\r\n")
+            pieces.append(octets)
+            start = end
+        return pieces
+
+    def _multipart(
+        self, part: Message, policy: Policy[Message], fields: Sequence[Field], signed: bool
+    ) -> list[bytes]:
+        # RFC 1847 section 2.1: what is signed must not be folded anew.
+        inner = policy.clone(max_line_length=0) if signed else policy
+        bodies = [self.part(each, inner, None) for each in part.__dict__["_payload"] or ()]
+        typed = _typed(part, policy, fields)
+        boundary = typed.get_boundary()
+        if not boundary:
+            boundary = _new_boundary(bodies)
+            fields = _with_boundary(fields, policy, typed, boundary)
+        delimiter = self._text("--" + boundary)
+        pieces = [self._header(fields, policy)]
+        if part.preamble is not None:
+            pieces += [*self._text(part.preamble), b"\r\n"]
+        pieces += [*delimiter, b"\r\n"]
+        for number, body in enumerate(bodies):
+            pieces += [b"\r\n", *delimiter, b"\r\n", *body] if number else body
+        pieces += [b"\r\n", *delimiter, b"--\r\n"]
+        return pieces if part.epilogue is None else [*pieces, *self._text(part.epilogue)]
+
+    def _by_library(
+        self, part: Message, policy: Policy[Message], fields: Sequence[Field] | None
+    ) -> list[bytes]:
+        self.clean = False
+        twin = _deep_twin(part, fields)
+        return [_flattened(twin, policy)]
+
+
+def _flattened(message: Message, policy: Policy[Message]) -> bytes:
+    buffer = io.BytesIO()
+    BytesGenerator(buffer, policy=policy).flatten(message)
+    return buffer.getvalue()
+
+
+# --- What is simple ---
+
+
+def _is_usual(policy: Policy[Message]) -> bool:
+    return type(policy) in (EmailPolicy, Compat32) and policy.linesep == "\r\n" and not policy.mangle_from_
+
+
+def _is_plain(part: Message) -> bool:
+    """Tell whether this part answers a generator as any message does."""
+    own = part.__dict__
+    return (
+        _answers(type(part)) == _answers(Message)
+        and not hasattr(part, "_write_headers")
+        and own.keys().isdisjoint(_ASKED)
+        and "_payload" in own
+        and isinstance(own.get("preamble"), _TEXT_OR_NONE)
+        and isinstance(own.get("epilogue"), _TEXT_OR_NONE)
+    )
+
+
+def _are_messages(payload: object) -> bool:
+    return isinstance(payload, list) and all(isinstance(each, Message) for each in payload)
+
+
+def _content_type(part: Message, policy: Policy[Message], fields: Iterable[Field]) -> tuple[str, str]:
+    for name, value in fields:
+        if name.lower() == "content-type":
+            simple = _TYPE.match(value) if isinstance(value, str) else None
+            if simple is None:
+                typed = _typed(part, policy, fields)
+                return typed.get_content_maintype(), typed.get_content_subtype()
+            return simple[1].lower(), simple[2].lower()
+    main, _, sub = part.get_default_type().partition("/")
+    return main, sub
+
+
+def _typed(part: Message, policy: Policy[Message], fields: Iterable[Field]) -> Message:
+    """Return a message that has the type of this part, and nothing else."""
+    typed = Message(policy)
+    typed.set_default_type(part.get_default_type())
+    # Parsed here once, and not for each question again.
+    typed._headers = [  # type: ignore[attr-defined]
+        (name, policy.header_fetch_parse(name, value))
+        for name, value in fields
+        if name.lower() == "content-type"
+    ]
+    return typed
+
+
+# --- Boundaries ---
+
+
+def _new_boundary(bodies: Iterable[Sequence[bytes]]) -> str:
+    """Make up a boundary that stands in none of the parts, as the standard library would."""
+    while True:
+        boundary = f"{'=' * 15}{random.randrange(sys.maxsize):019d}=="
+        needle = f"--{boundary}".encode("ascii")
+        if not any(needle in piece for body in bodies for piece in body):
+            return boundary
+
+
+def _with_boundary(
+    fields: Iterable[Field], policy: Policy[Message], typed: Message, boundary: str
+) -> list[Field]:
+    """Return the fields with the boundary as a parameter of the Content-Type."""
+    [(name, value), *more] = typed.raw_items()
+    limit = policy.max_line_length or _NO_LIMIT
+    if not more and (simple := _simple_boundary(name, value, boundary, limit)):
+        rewritten = iter([(name, simple)])
+    else:
+        typed.set_boundary(boundary)
+        rewritten = typed.raw_items()
+    return [next(rewritten) if name.lower() == "content-type" else (name, value) for name, value in fields]
+
+
+def _simple_boundary(name: str, value: object, boundary: str, limit: int) -> str:
+    """Return a type that had no parameters with its boundary, folded as every policy does; else nothing."""
+    if isinstance(value, str) and _BARE_MULTIPART.fullmatch(value):
+        first, second = value + ";", f' boundary="{boundary}"'
+        room = limit - len(name) - 2 - len(first)
+        if len(second) <= room:
+            return first + second
+        if room >= 0 and len(second) < limit:
+            return first + "\r\n" + second
+    return ""
+
+
+# --- Headers ---
+
+
+def refuse_broken_field(name: str, value: object) -> None:
+    """Raise unless this is a header's name, and a value that stays in that header."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!a} cannot be the name of a header")
+    if isinstance(value, str) and _OPEN_LINE.search(value):
+        raise ValueError(f"the header {name!a} has a line break in its value")
+
+
+def _folded(name: str, value: object, policy: Policy[Message]) -> bytes:
+    """Return the field as the standard library writes it, with the checks that its version makes."""
+    alone = _HeaderAlone(policy)
+    alone._headers = [(name, value)]  # type: ignore[attr-defined]
+    return _flattened(alone, policy).removesuffix(b"\r\n")
+
+
+class _HeaderAlone(Message):
+    def get_content_type(self) -> str:
+        # Whatever its header says, there is no body to be written in a particular way.
+        return "text/plain"
+
+
+def _simple_field(name: str, value: object, policy: Policy[Message]) -> str | None:
+    """Return the field if the policy would write it like this; None if that must be asked."""
+    if not isinstance(value, str):
+        return None
+    limit = policy.max_line_length or _NO_LIMIT
+    if isinstance(policy, EmailPolicy) and hasattr(value, "name"):
+        text = _header_text(name, value)
+        if text and len(name) + 2 + len(text) <= limit and _ONE_LINE.fullmatch(text):
+            return f"{value.name}: {text}\r\n"
+        return None
+    if isinstance(policy, EmailPolicy) and policy.refold_source not in ("long", "none"):
+        return None
+    if _ONE_LINE.fullmatch(value):
+        return name + ": " + value + "\r\n" if len(name) + 2 + len(value) <= limit else None
+    if not _FOLDED.fullmatch(value):
+        return None
+    lines = (name + ": " + value).splitlines()
+    return "\r\n".join([*lines, ""]) if max(map(len, lines)) <= limit else None
+
+
+def _header_text(name: str, header: Any) -> str:
+    """Return the text that a header object folds; nothing if that is not certain."""
+    kind = type(header)
+    tree = getattr(header, "_parse_tree", None)
+    if not tree or getattr(kind, "fold", None) is not BaseHeader.fold or header.name.lower() != name.lower():
+        return ""
+    if getattr(getattr(kind, "parse", None), "__func__", None) in _ECHOING:
+        return str(header)
+    return str(tree) if header.isascii() else ""
+
+
+# --- Copies ---
+
+
+def twin_of(part: Message, fields: Iterable[Field] | None = None) -> Message:
+    """Return a copy of one node of a message: its header can be changed, its payload is shared."""
+    twin = copy.copy(part)
+    twin._headers = list(part.raw_items() if fields is None else fields)  # type: ignore[attr-defined]
+    return twin
+
+
+def _deep_twin(part: Message, fields: Iterable[Field] | None = None) -> Message:
+    twin = twin_of(part, fields)
+    for name, value in twin.raw_items():
+        refuse_broken_field(name, value)
+    payload = getattr(part, "_payload", None)
+    if isinstance(payload, list):
+        twin.set_payload([_deep_twin(inner) for inner in payload])
+    elif isinstance(payload, Message):
+        twin.set_payload(_deep_twin(payload))
+    return twin

@@ -1,0 +1,137 @@
+"""What the tests of the wire rules share: pieces of scripts, faults, and whoever suffers them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+import pytest
+
+from aiosmtpclient import AsyncSMTP, Delivery, SendResult
+from aiosmtpclient.testing import Conversation
+from aiosmtpclient.testing.scripted import Action, Step, close, ehlo, expect_content, greeting, reset, stall
+
+each_loop = pytest.mark.each_loop
+
+SENDER = "sender@from.test"
+TO = "first@to.test"
+TOO = "second@to.test"
+NEXT = "next@to.test"
+BODY = b"Subject: hello\r\n\r\nHello.\r\n"
+GO = b"354 go\r\n"
+OK = b"250 ok\r\n"
+SHORT = 0.2
+"""Seconds that a client waits in tests in which the server never answers."""
+LONG = 20.0
+"""Seconds that nothing here should ever take."""
+
+
+def hello(*extensions: str, verb: str = "EHLO") -> list[Step]:
+    """Greeting and EHLO."""
+    return [greeting(), ehlo(*extensions, verb=verb)]
+
+
+def envelope(*recipients: str, sender: str = SENDER) -> list[Step]:
+    """MAIL and each RCPT, accepted."""
+    steps: list[Step] = [f"MAIL FROM:<{sender}>", b"250 2.1.0 ok\r\n"]
+    for recipient in recipients:
+        steps += [f"RCPT TO:<{recipient}>", b"250 2.1.5 ok\r\n"]
+    return steps
+
+
+def take(*recipients: str, sender: str = SENDER, reply: bytes = b"250 2.0.0 queued as 1\r\n") -> list[Step]:
+    """A whole message, accepted."""
+    return [*envelope(*recipients, sender=sender), "DATA", GO, expect_content(), reply]
+
+
+def bye() -> list[Step]:
+    """QUIT and its answer."""
+    return ["QUIT", b"221 bye\r\n"]
+
+
+def mark(event: asyncio.Event) -> Action:
+    """A step that says that the script came this far."""
+
+    async def step(_: Conversation) -> None:
+        event.set()
+
+    return step
+
+
+def wait_for(event: asyncio.Event) -> Action:
+    """A step that waits until the test says so."""
+
+    async def step(_: Conversation) -> None:
+        await event.wait()
+
+    return step
+
+
+FAULTS = ("close", "reset", "timeout", "cancel", "garbage", "half line")
+"""What may happen in place of an answer."""
+
+
+def fault(kind: str, reached: asyncio.Event) -> list[Step]:
+    """The server's part in a fault."""
+    steps: dict[str, list[Step]] = {
+        "close": [close()],
+        "reset": [reset()],
+        "timeout": [stall()],
+        "cancel": [mark(reached), stall()],
+        "garbage": [b"what?\r\n", stall()],
+        "half line": [b"25", close()],
+    }
+    return steps[kind]
+
+
+def patience(kind: str) -> float:
+    """How long the client waits: only where it waits in vain is the time short."""
+    return SHORT if kind == "timeout" else LONG
+
+
+async def caught(awaitable: Coroutine[Any, Any, object]) -> BaseException:
+    """The error that this ends with; the very object, which a cancelled task would not give."""
+    try:
+        result = await awaitable
+    except BaseException as error:
+        return error
+    raise AssertionError(f"no error, but {result!r}")
+
+
+async def suffer(awaitable: Coroutine[Any, Any, object], kind: str, reached: asyncio.Event) -> BaseException:
+    """Await this until it fails; if the fault is a cancellation, cancel it when the script says so."""
+    task = asyncio.create_task(caught(awaitable))
+    if kind == "cancel":
+        await reached.wait()
+        started = asyncio.get_running_loop().time()
+        task.cancel()
+        error = await task
+        assert asyncio.get_running_loop().time() - started < 0.5, "a cancellation waited for the server"
+        return error
+    return await task
+
+
+def deliveries(source: object) -> list[Delivery]:
+    """What is known about each recipient, by position."""
+    return [outcome.delivery for outcome in source.outcomes]  # type: ignore[attr-defined]
+
+
+async def send(smtp: AsyncSMTP, *recipients: str, body: bytes = BODY) -> SendResult:
+    """Send the usual message."""
+    return await smtp.sendmail(SENDER, recipients or (TO,), body)
+
+
+def said(octets: bytes) -> list[bytes]:
+    """The lines that a client wrote."""
+    return octets.split(b"\r\n")[:-1]
+
+
+def verbs(octets: bytes) -> list[str]:
+    """The first words of the lines that a client wrote (content must not be among them)."""
+    return [line.split(b" ")[0].decode() for line in said(octets)]
+
+
+def every(*groups: Iterable[Step]) -> list[Step]:
+    """One script out of several."""
+    return [step for group in groups for step in group]
