@@ -6,7 +6,8 @@ and yields what is to be written (RFC 5321 sections 2.3.8 and 4.5.2), without th
 
 Rules of this room:
 
-* Files are read in a thread: a slow disk must not stall the loop.
+* Files are opened and read in a thread: a slow disk must not stall the loop, not even if the
+  send is cancelled while a thread still waits for it.
 * At most one slice is held.
 * What the caller's iterator raises passes through as it is.
 """
@@ -15,8 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import io
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import cast
 
 from .content import InMemory, LineNormaliser, Readable, SourceKind, Stream
@@ -31,11 +34,36 @@ async def opened(content: InMemory | Stream) -> AsyncIterator[InMemory | Stream]
     if isinstance(content, InMemory) or content.kind is not SourceKind.PATH:
         yield content
         return
-    file = await asyncio.to_thread(open, cast("os.PathLike[str]", content.source), "rb")
+    loop = asyncio.get_running_loop()
+    file = await _open(loop, cast("os.PathLike[str]", content.source))
+    close: Callable[[], object] = file.close
     try:
         yield Stream.of(file)
+    except asyncio.CancelledError:
+        # A thread may still be reading, and close() waits for it: in a thread too.
+        close = functools.partial(loop.run_in_executor, None, file.close)
+        raise
     finally:
-        file.close()
+        close()
+
+
+async def _open(loop: asyncio.AbstractEventLoop, path: os.PathLike[str]) -> io.BufferedReader:
+    opening = loop.run_in_executor(None, _in_thread, path)
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_late)
+        raise
+
+
+def _in_thread(path: os.PathLike[str]) -> io.BufferedReader:
+    return open(path, "rb")
+
+
+def _close_late(opening: asyncio.Future[io.BufferedReader]) -> None:
+    """Close a file that nobody waits for any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 async def wire_slices(content: InMemory | Stream, *, seven_bit: bool) -> AsyncGenerator[bytes, None]:
@@ -65,7 +93,8 @@ async def wire_slices(content: InMemory | Stream, *, seven_bit: bool) -> AsyncGe
 async def _chunks(content: Stream) -> AsyncGenerator[bytes, None]:
     if content.kind is SourceKind.FILE:
         file = cast(Readable, content.source)
-        while chunk := await asyncio.to_thread(file.read, SLICE):
+        # Only b"" is the end: None says that a non-blocking file has nothing yet.
+        while (chunk := await asyncio.to_thread(file.read, SLICE)) != b"":
             yield chunk
     elif content.kind is SourceKind.ASYNC_ITERABLE:
         async for chunk in cast("AsyncIterable[bytes]", content.source):

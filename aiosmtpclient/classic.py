@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from email.message import Message
@@ -42,6 +43,7 @@ from .tls import TLSPolicy
 Address: TypeAlias = "tuple[str, int] | tuple[str, int, int, int] | str"
 """A socket's address: IPv4, IPv6, or the path of a Unix socket."""
 
+_open: weakref.WeakSet[Connection] = weakref.WeakSet()
 _inherited: list[Connection] = []
 """Connections of a parent process. Collected in a child they would be closed through its loop."""
 
@@ -159,6 +161,7 @@ class ClassicSMTP(AsyncSMTP):
                 await opening.farewell(old)
             connection = await opening.reach(self._settings)
             self._connection = connection
+            _open.add(connection)
             return await connection.run(_first(connection.session.greeting))
 
     async def hang_up(self) -> None:
@@ -255,6 +258,14 @@ def _first(greeting: Step) -> Dialogue[Reply]:
     """Read the greeting, whatever it is."""
     [reply] = yield greeting
     return reply
+
+
+async def hang_up_all() -> None:
+    """The event loop ends: drop every connection on it that somebody forgot."""
+    loop = asyncio.get_running_loop()
+    for connection in [connection for connection in _open if connection.loop is loop]:
+        connection.drop()
+        await connection.finish()
 
 
 def in_thread(content: Body) -> Body:

@@ -13,6 +13,7 @@ Rules of this room:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 import warnings
@@ -26,6 +27,7 @@ from typing import ClassVar, Literal, Self, TypedDict, Unpack
 
 from . import commands, dialogues, opening, transactions
 from .bodies import opened
+from .connection import cancel_later
 from .delivery import Ledger, Outcome, SendResult
 from .errors import Delivery
 from .message import Body, Envelope, Prepared, prepare, prepare_message
@@ -219,6 +221,8 @@ class AsyncSMTP(Verbs):
             connection.loop.call_soon_threadsafe(connection.drop)
 
     def __repr__(self) -> str:
+        if "_settings" not in self.__dict__:  # the constructor failed, and somebody shows its locals
+            return f"<{type(self).__name__} not connected>"
         state = "connected to" if self.is_connected else "not connected to"
         return f"<{type(self).__name__} {state} {self._settings.endpoint.name}>"
 
@@ -426,9 +430,17 @@ async def send(
     Raises:
         ValueError: no sender or recipients for something that has no headers to take them from.
     """
-    async with AsyncSMTP(host, port, local_hostname, timeout, source_address, **options) as smtp:
-        if isinstance(message, Message):
-            return await smtp.send_message(message, sender, recipients)
-        if sender is None or recipients is None:
-            raise ValueError("sender and recipients are needed with anything but a message object")
-        return await smtp.sendmail(sender, recipients, message)
+    result: SendResult | None = None
+    try:
+        async with AsyncSMTP(host, port, local_hostname, timeout, source_address, **options) as smtp:
+            if isinstance(message, Message):
+                result = await smtp.send_message(message, sender, recipients)
+            elif sender is None or recipients is None:
+                raise ValueError("sender and recipients are needed with anything but a message object")
+            else:
+                result = await smtp.sendmail(sender, recipients, message)
+    except asyncio.CancelledError:
+        if result is None:
+            raise
+        cancel_later(asyncio.get_running_loop())  # cancelled at QUIT: the message was accepted all the same
+    return result

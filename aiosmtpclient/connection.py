@@ -35,6 +35,8 @@ from .errors import (
     SMTPConnectError,
     SMTPConnectionRefusedError,
     SMTPException,
+    SMTPProtocolError,
+    SMTPServerDisconnected,
     SMTPTimeoutError,
 )
 from .protocol import Replies, SMTPProtocol
@@ -225,18 +227,22 @@ class Connection:
         try:
             if step.content is not None:
                 await self._write_content(step, waiter)
-                if step.interrupted:
+                if not step.ended:
                     return step.received
             self.protocol.watch(
                 self.timeouts.reply if step.content is None else self.timeouts.final, step.verb
             )
             return await waiter
-        except asyncio.CancelledError:
-            if step.content is None or waiter.cancelled() or not waiter.done() or waiter.exception():
+        except (SMTPServerDisconnected, SMTPProtocolError):
+            if step.ended or not step.received:
                 raise
-            # The verdict was in before the cancellation: it must not be lost, or the message is sent twice.
-            _cancel_later(self.loop)
-            return waiter.result()
+            return step.received  # refused in the middle of the content, and hung up on
+        except asyncio.CancelledError:
+            if not (step.ended and step.complete):
+                raise
+            # The verdict is in, and must not be lost for a cancellation, or the message is sent twice.
+            cancel_later(self.loop)
+            return step.received
         finally:
             self.protocol.unwatch()
 
@@ -259,7 +265,7 @@ class Connection:
                     await protocol.drain(waiter)
                     protocol.unwatch()  # what the caller's iterator takes is the caller's time
                 if step.received:
-                    self._interrupt(step)
+                    protocol.abort()  # answered before the end: there is no way on from here
                     return
                 held = piece
         self._write_end(step, held)
@@ -267,26 +273,26 @@ class Connection:
     def _write_end(self, step: Step, last: bytes) -> None:
         self.protocol.check()
         if step.received:
-            self._interrupt(step)
+            self.protocol.abort()
             return
         self.session.sent_content(last + END_OF_CONTENT)  # first: a trace may forbid it
-        if step.on_end is not None:
-            step.on_end()
+        step.end_left()
         self.protocol.write(last + END_OF_CONTENT)
-
-    def _interrupt(self, step: Step) -> None:
-        """The server answered before the end: whatever it said, there is no way on from here."""
-        step.interrupted = True
-        self.protocol.abort()
 
     # -- TLS ---------------------------------------------------------------------------
 
     async def _handshake(self) -> None:
         protocol, security = self.protocol, self.security
-        protocol.check()
         if security is None or protocol.transport is None:
             raise AssertionError("a handshake without settings")
-        context, name = await security.made()
+        try:
+            context, name = await security.made()
+        except BaseException:
+            protocol.abort()  # the server waits for a handshake now
+            raise
+        protocol.check()  # it may have said something in the meantime, or gone away
+        if protocol.session.phase is not Phase.READY:
+            raise protocol.session.why()  # a 421 behind the 220 is no less injected than anything else
         try:
             async with asyncio.timeout(self.timeouts.connect):
                 transport = await self.loop.start_tls(
@@ -298,10 +304,10 @@ class Connection:
                 )
         except (OSError, ssl.CertificateError) as error:
             failure = _handshake_error(error, protocol.session.peer, security)
-            protocol.abort(failure)
+            protocol.abort_handshake(failure)
             raise failure from error
         except BaseException:
-            protocol.abort()
+            protocol.abort_handshake()
             raise
         if transport is None:
             protocol.check()
@@ -434,10 +440,10 @@ def _handshake_error(error: Exception, peer: str, security: TLSSettings) -> SMTP
     return tls.failure(error, security.server_hostname)
 
 
-def _cancel_later(loop: asyncio.AbstractEventLoop) -> None:
+def cancel_later(loop: asyncio.AbstractEventLoop) -> None:
     """Let the result of this call through, and cancel the task again right after it.
 
-    A cancellation that arrives in the same turn of the loop as the final reply must neither hide
+    A cancellation that arrives together with the final reply, or behind it, must neither hide
     that reply nor get lost. If whoever cancelled takes it back by then, as `asyncio.timeout` does
     when its block is left, nothing happens.
     """

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import NoReturn
@@ -31,6 +32,7 @@ from . import commands, sasl
 from .errors import (
     SMTPAuthenticationError,
     SMTPConnectError,
+    SMTPException,
     SMTPHeloError,
     SMTPProtocolError,
 )
@@ -136,7 +138,7 @@ class _Callable:
     def _ask(self, challenge: bytes | None) -> _Responder:
         step = ask(self._authobject, challenge)
         yield step
-        return step.answer.encode() if isinstance(step.answer, str) else step.answer
+        return _octets_of(step)
 
     def first(self) -> _Responder:
         return (yield from self._ask(None)) if self._initial_response_ok else None
@@ -144,6 +146,16 @@ class _Callable:
     def next(self, challenge: bytes) -> _Responder:
         self._challenges += 1
         return (yield from self._ask(challenge)) if self._challenges <= MAX_CHALLENGES else None
+
+
+def _octets_of(step: Step) -> bytes | None:
+    if not isinstance(step.answer, str):
+        return step.answer
+    try:
+        return step.answer.encode()
+    except UnicodeEncodeError:
+        pass  # it holds the whole text: it must not become the context of ours
+    raise ValueError("the authobject's response has no UTF-8 form")
 
 
 def authenticate(
@@ -163,32 +175,54 @@ def authenticate_with(name: str, authobject: AuthObject, *, initial_response_ok:
 
 
 def _authenticate(name: str, responder: _Mechanism | _Callable, initial_response_ok: bool) -> Dialogue[Reply]:
-    initial = yield from responder.first()
-    line = commands.auth(name, initial)
-    shown = b"AUTH " + name.encode("ascii")
-    if initial is not None and not (initial_response_ok and commands.fits(line)):
-        line = commands.auth(
-            name
-        )  # not wanted, or too long for a command: after the 334 (RFC 4954 section 4)
-    elif initial is not None:
-        shown, initial = shown + b" ***", None
-    [reply] = yield Step(line, "AUTH", masked=shown + b"\r\n")
+    commands.auth(name)  # a bad name is found before anybody is asked for a secret
+    opening, held = _auth_steps(name, (yield from responder.first()), initial_response_ok)
+    [reply] = yield opening
     while reply.code == 334:
+        # The server waits for a response: a connection that is left now is of no use to anybody.
+        yield Step(owed=0, during=Phase.CONTENT, then=Phase.CONTENT)
+        answer, held = held, None
         try:
-            response = initial if initial is not None else (yield from _respond(responder, reply))
+            answer = answer or (yield from _answer(responder, reply))
         except Exception:
-            # The caller's own code failed: leave the exchange (RFC 4954 section 4), then let it through.
-            yield Step(commands.AUTH_CANCEL, "AUTH")
+            # The caller's own code failed: leave the exchange, then let it through, whatever comes.
+            with contextlib.suppress(SMTPException):
+                yield from _leave_exchange()
             raise
-        initial = None
-        if response is None:
+        if answer is None:
             return (yield from _cancel(name))
-        [reply] = yield Step(commands.auth_response(response), "AUTH", masked=b"***\r\n")
+        [reply] = yield answer
     if reply.code == 235:
         return reply
     if not (reply.temporary or reply.permanent):
         yield from broken(reply, "AUTH")
     raise SMTPAuthenticationError(reply.code, reply.message, reply=reply, command=f"AUTH {name}")
+
+
+def _auth_steps(name: str, initial: bytes | None, initial_response_ok: bool) -> tuple[Step, Step | None]:
+    """AUTH, and the initial response if that is not to go with it.
+
+    They are steps, here and below, because a step shows nothing: no local variable of a
+    dialogue that may raise holds a response.
+    """
+    shown = b"AUTH " + name.encode("ascii")
+    alone = Step(commands.auth(name), "AUTH", masked=shown + b"\r\n")
+    if initial is None:
+        return alone, None
+    line = commands.auth(name, initial)
+    if initial_response_ok and commands.fits(line):
+        return Step(line, "AUTH", masked=shown + b" ***\r\n"), None
+    return alone, _response(initial)  # not wanted, or too long for a command: after the 334
+
+
+def _response(response: bytes) -> Step:
+    return Step(commands.auth_response(response), "AUTH", masked=b"***\r\n")
+
+
+def _answer(responder: _Mechanism | _Callable, reply: Reply) -> Generator[Step, list[Reply], Step | None]:
+    """The step that answers a challenge, or None if it makes no sense."""
+    response = yield from _respond(responder, reply)
+    return None if response is None else _response(response)
 
 
 def _respond(responder: _Mechanism | _Callable, reply: Reply) -> _Responder:
@@ -205,11 +239,17 @@ def _respond(responder: _Mechanism | _Callable, reply: Reply) -> _Responder:
     return (yield from responder.next(challenge))
 
 
-def _cancel(name: str) -> Dialogue[Reply]:
-    """Say `*`, read the refusal it earns (RFC 4954 section 4), and fail."""
+def _leave_exchange() -> Dialogue[Reply]:
+    """Say `*` and read the refusal it earns (RFC 4954 section 4)."""
     [reply] = yield Step(commands.AUTH_CANCEL, "AUTH")
     if not (reply.temporary or reply.permanent):
         yield from broken(reply, "AUTH")
+    return reply
+
+
+def _cancel(name: str) -> Dialogue[Reply]:
+    """Leave the exchange, and fail."""
+    reply = yield from _leave_exchange()
     text = b"the server's challenge makes no sense, so the exchange was cancelled; it said: " + reply.message
     raise SMTPAuthenticationError(reply.code, text, command=f"AUTH {name}")
 

@@ -6,8 +6,8 @@ nothing: what they return can be sent, or they raise, and nothing was written ye
 
 Rules of this room:
 
-* The caller's message object is never changed. Every node of it is copied; only the text of
-  the parts is shared.
+* The caller's message object is never changed. What must be different on the wire is made
+  different in a copy of that node alone, or only as it is written.
 * `Bcc` and `Resent-Bcc` never leave, in no spelling; their addresses do get the mail.
 * The header block that leaves has the fields of the object, in their order, and no others: a
   line break in a header is an error, never a second header.
@@ -20,14 +20,12 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import copy
-import io
+import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from email import policy as policies
 from email.errors import InvalidHeaderDefect, MessageError, MissingHeaderBodySeparatorDefect
-from email.generator import BytesGenerator
 from email.message import Message
 from email.policy import EmailPolicy, Policy
 from typing import Any, TypeAlias
@@ -42,6 +40,7 @@ from .addresses import (
 from .addresses import sender as reverse_path
 from .content import InMemory, Source, Stream, content_of, needs_8bitmime
 from .errors import SMTPNotSupportedError
+from .serialiser import Field, refuse_broken_field, twin_of, write
 
 Body: TypeAlias = Message | bytes | bytearray | memoryview | str | Source
 """Everything that can be sent. A `str` is always text, never a file's name."""
@@ -53,11 +52,8 @@ _BLIND = frozenset({"bcc", "resent-bcc"})
 _ADDRESS_FIELDS = frozenset(
     prefix + name for prefix in ("", "resent-") for name in ("from", "sender", "reply-to", "to", "cc")
 )
-# RFC 5322 section 2.2: a field name is printable ASCII without the colon.
-_NAME = re.compile(r"[!-9;-~]+")
 _FIELD = re.compile(rb"([!-9;-~]+):[^\r\n]*+(?:\r\n[ \t][^\r\n]*+)*+\r\n")
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
-_OPEN_LINE = re.compile(r"(?>\r\n|\r|\n)(?![ \t])")
 _BLIND_LINE = re.compile(r"[ \t]*(?:resent-)?bcc[ \t]*:", re.IGNORECASE)
 # What the standard library's generator raises for objects that it cannot write.
 _UNWRITABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, MessageError)
@@ -149,7 +145,7 @@ def prepare(
         body: InMemory | Stream = InMemory(serialise(content, eightbitmime=eightbitmime, utf8=utf8))
     else:
         body = content_of(content)
-    if body.eightbit and not eightbitmime:
+    if not eightbitmime and body.eightbit:
         raise needs_8bitmime()
     return Prepared(reverse, forward, body, utf8)
 
@@ -177,30 +173,29 @@ def prepare_message(
         ValueError: no sender, no recipient, or something that cannot be sent as it is.
         SMTPNotSupportedError: it can be sent, only not to this server.
     """
-    resent = message.get_all("Resent-Date", [])
+    headers: dict[str, list[object]] = {}
+    for name, value in message.raw_items():
+        headers.setdefault(name.strip().lower(), []).append(value)
+    resent = headers.get("resent-date", ())
     if len(resent) > 1:
         raise ValueError("the message has more than one block of Resent- headers")
     prefix = "resent-" if resent else ""
     if from_addr is None:
-        from_addr = _author(message, prefix)
+        from_addr = _author(headers, prefix)
     if to_addrs is None:
-        to_addrs = [address for name in ("to", "cc", "bcc") for address in _addresses(message, prefix + name)]
+        to_addrs = [found for name in ("to", "cc", "bcc") for found in _addresses(headers, prefix + name)]
     return prepare(from_addr, to_addrs, message, eightbitmime=eightbitmime, smtputf8=smtputf8)
 
 
-def _author(message: Message, prefix: str) -> str:
+def _author(headers: Mapping[str, Iterable[object]], prefix: str) -> str:
     for name in ("sender", "from"):
-        if found := _addresses(message, prefix + name):
+        if found := _addresses(headers, prefix + name):
             return found[0]
     raise ValueError(f"the message has no {prefix.title()}Sender or {prefix.title()}From to send it from")
 
 
-def _addresses(message: Message, wanted: str) -> list[str]:
-    found: list[str] = []
-    for name, value in message.raw_items():
-        if name.strip().lower() == wanted:
-            found += _mailboxes(name, value)
-    return found
+def _addresses(headers: Mapping[str, Iterable[object]], name: str) -> list[str]:
+    return [address for value in headers.get(name, ()) for address in _mailboxes(name, value)]
 
 
 def _mailboxes(name: str, value: object) -> list[str]:
@@ -211,7 +206,7 @@ def _mailboxes(name: str, value: object) -> list[str]:
     # The standard library's parser leaves out, or quotes, what it does not understand, and notes a defect.
     doubtful = any(isinstance(defect, InvalidHeaderDefect) for defect in getattr(value, "defects", ()))
     if "<>" in addresses or (doubtful and mailboxes(_written(value)) != addresses):
-        raise ValueError(f"cannot read the addresses in the header {name}: {str(value)[:100]!a}")
+        raise ValueError(f"cannot read the addresses in the header {name.title()}: {str(value)[:100]!a}")
     return addresses
 
 
@@ -259,15 +254,13 @@ def serialise(message: Message, *, eightbitmime: bool, utf8: bool) -> bytes:
     """
     eightbitmime = eightbitmime or utf8
     _refuse_cut_header_block(message)
-    buffer = io.BytesIO()
     try:
-        outgoing = _copy(message, seven_bit=not eightbitmime)
-        fields = _outgoing_fields(message.policy, outgoing, utf8)
-        outgoing._headers = fields  # type: ignore[attr-defined]
-        BytesGenerator(buffer, policy=_wire_policy(message, eightbitmime, utf8)).flatten(outgoing)
+        outgoing = message if eightbitmime else _in_seven_bits(message)
+        fields = _outgoing_fields(outgoing, utf8)
+        octets, clean = write(outgoing, _wire_policy(message, eightbitmime, utf8), fields)
     except _UNWRITABLE as error:
         raise ValueError(f"the message cannot be written: {error}") from error
-    data = InMemory.of(buffer.getvalue()).data
+    data = InMemory.of(octets, clean=clean).data
     _check_header_block(data, [name for name, _ in fields])
     if not eightbitmime and not data.isascii():
         raise needs_8bitmime()
@@ -290,23 +283,27 @@ def _refuse_cut_header_block(message: Message) -> None:
         _refuse_cut_header_block(payload[0])
 
 
-def _copy(part: Message, *, seven_bit: bool, signed: bool = False) -> Message:
-    """Return a copy that the generator may change; it shares nothing but texts with the original."""
-    twin = copy.copy(part)
-    headers = list(part.raw_items())
-    twin._headers = headers  # type: ignore[attr-defined]
-    for name, value in headers:
-        if isinstance(value, str) and _OPEN_LINE.search(value):
-            raise ValueError(f"the header {name!a} has a line break in its value")
+def _in_seven_bits(part: Message, signed: bool = False) -> Message:
+    """Return the part itself, or a copy as far down as octets over 127 must get another form."""
     payload = getattr(part, "_payload", None)
-    signed = signed or part.get_content_type() == "multipart/signed"
-    if isinstance(payload, list):
-        twin.set_payload([_copy(inner, seven_bit=seven_bit, signed=signed) for inner in payload])
-    elif isinstance(payload, Message):
-        twin.set_payload(_copy(payload, seven_bit=seven_bit, signed=signed))
-    elif seven_bit and isinstance(payload, str) and not payload.isascii():
+    if isinstance(payload, str) and not payload.isascii():
+        twin = twin_of(part)
         _encode_payload(twin, payload, signed)
-    if seven_bit and isinstance(payload, list | Message) and _encoding(twin) in ("8bit", "binary"):
+        return twin
+    if not isinstance(payload, list | Message):
+        return part
+    signed = signed or part.get_content_type() == "multipart/signed"
+    inner = payload if isinstance(payload, list) else [payload]
+    recoded: list[Message | str] = [_in_seven_bits(each, signed) for each in inner]
+    labelled = _encoding(part) in ("8bit", "binary")
+    if not labelled and all(map(operator.is_, inner, recoded)):
+        return part
+    twin = twin_of(part)
+    if isinstance(payload, list):
+        twin.set_payload(recoded)
+    else:
+        twin.set_payload(recoded[0])
+    if labelled:
         _set_encoding(twin, "7bit")
     return twin
 
@@ -341,14 +338,11 @@ def _encode_payload(part: Message, payload: str, signed: bool) -> None:
     part.set_payload(text.decode("ascii"))
 
 
-def _outgoing_fields(policy: Policy[Message], message: Message, utf8: bool) -> list[tuple[str, object]]:
-    fields: list[tuple[str, object]] = []
+def _outgoing_fields(message: Message, utf8: bool) -> list[Field]:
+    fields: list[Field] = []
     for name, value in message.raw_items():
-        if name.strip().lower() in _BLIND:
-            continue
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!a} cannot be the name of a header")
-        fields.append((name, _outgoing_value(policy, name, value, utf8)))
+        if name.strip().lower() not in _BLIND:
+            fields.append((name, _outgoing_value(message.policy, name, value, utf8)))
     return fields
 
 
@@ -356,6 +350,7 @@ def _outgoing_value(policy: Policy[Message], name: str, value: object, utf8: boo
     """Return the value in a form from which the generator makes ASCII, or UTF-8 under SMTPUTF8."""
     if isinstance(value, str) and value.isascii():
         return value
+    refuse_broken_field(name, value)
     given, text = str(value), _text(value)
     in_address = name.lower() in _ADDRESS_FIELDS
     if in_address:
@@ -386,15 +381,16 @@ def _wire_policy(message: Message, eightbitmime: bool, utf8: bool) -> Policy[Mes
     return policy.clone(utf8=utf8) if isinstance(policy, EmailPolicy) else policy
 
 
-def _check_header_block(data: bytes, names: list[str]) -> None:
+def _check_header_block(octets: bytes, names: Iterable[str]) -> None:
     """Raise unless the octets start with exactly these fields and a blank line (RFC 5322 section 2.2)."""
     position = 0
     for name in names:
-        match = _FIELD.match(data, position)
-        if match is None or match[1] != name.encode("ascii"):
+        match = _FIELD.match(octets, position)
+        # A header object taken from another message keeps the name that it had there.
+        if match is None or match[1].lower() != name.lower().encode("ascii"):
             raise ValueError(
                 f"header injection: the header block does not have {name} where the message has it"
             )
         position = match.end()
-    if not data.startswith(b"\r\n", position):
+    if not octets.startswith(b"\r\n", position):
         raise ValueError("header injection: the header block has more fields than the message")

@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import cast
 
 from .errors import SMTPException, SMTPServerDisconnected, SMTPTimeoutError
 from .replies import Reply
 from .session import Session
-from .steps import Step
+from .steps import Phase, Step
 
 Replies = asyncio.Future[list[Reply]]
 
@@ -60,16 +61,19 @@ class SMTPProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # No isinstance(): uvloop's transports are no subclasses, and it swallows what fails here.
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         """Hand the octets to the session, and the replies to whoever waits for them."""
         before = self.session.replies_read
-        for step in self.session.receive_data(data):
+        complete = self.session.receive_data(data)
+        for step in complete:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(step.received)
+        if self.session.phase is Phase.CLOSING and not complete:
+            self.session.lost()  # a 421 that answers nothing: no driver is here to close
         if self.session.failure is not None:
             self.abort()
         elif self.session.replies_read != before:
@@ -162,6 +166,14 @@ class SMTPProtocol(asyncio.Protocol):
         self.unwatch()
         if self.transport is not None:
             self.transport.abort()
+
+    def abort_handshake(self, error: SMTPException | None = None) -> None:
+        """Drop the connection in the middle of a TLS handshake.
+
+        asyncio does not tell a protocol that its connection was lost there.
+        """
+        self.abort(error)
+        self.connection_lost(None)
 
     def close(self) -> None:
         """Close the connection once what was written has left."""

@@ -19,6 +19,7 @@ Rules of this room:
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 MAX_LINE = 8 * 1024
@@ -114,14 +115,18 @@ _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 class ReplyParser:
     """Octets in, replies out.
 
+    Args:
+        shown: what `error` may show of a line that is no reply; the line itself if left out.
+
     Attributes:
         max_line: the cap on a line, in octets without its end; raised while a challenge is owed.
         error: why nothing more is read, once something came that is not a reply.
     """
 
-    __slots__ = ("_buffer", "_code", "_lines", "_octets", "error", "max_line")
+    __slots__ = ("_buffer", "_code", "_lines", "_octets", "_shown", "error", "max_line")
 
-    def __init__(self) -> None:
+    def __init__(self, shown: Callable[[bytes], bytes] = bytes) -> None:
+        self._shown = shown
         self.max_line = MAX_LINE
         self.error: str | None = None
         self._buffer = b""
@@ -163,7 +168,7 @@ class ReplyParser:
         if len(line) > self.max_line:
             self.error = f"a reply line of more than {self.max_line} octets"
         elif match is None:
-            self.error = f"not a reply line: {printable(line[:80])!r}"
+            self.error = f"not a reply line: {printable(self._shown(line)[:80])!r}"
         elif self._code is not None and match[1] != self._code:
             self.error = f"code {match[1].decode()} inside a reply with code {self._code.decode()}"
         elif self._octets > MAX_REPLY:

@@ -58,7 +58,9 @@ class LoopThread:
             self.loop.close()
 
     async def _wind_up(self) -> None:
-        """End what still runs, so that nothing is destroyed while it is pending."""
+        """End what still runs or is open, so that nothing is destroyed in the middle of something."""
+        for farewell in _farewells:
+            await farewell()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
@@ -75,6 +77,7 @@ class LoopThread:
 _lock = threading.Lock()
 _current: LoopThread | None = None
 _factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+_farewells: list[Callable[[], Awaitable[None]]] = []
 _inherited: list[LoopThread] = []
 """The parents' loops. Collected they would be closed, and with them what the parents wait for."""
 
@@ -93,6 +96,11 @@ def configure(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
         if _current is not None:
             raise RuntimeError("the event loop is running already: configure it before it is first used")
         _factory = loop_factory
+
+
+def before_end(farewell: Callable[[], Awaitable[None]]) -> None:
+    """Have this awaited on the loop before it ends."""
+    _farewells.append(farewell)
 
 
 def stop() -> None:

@@ -129,9 +129,9 @@ class _Walk:
     def _header(self, fields: Iterable[Field], policy: Policy[Message]) -> bytes:
         block: list[bytes] = []
         for name, value in fields:
-            refuse_broken_field(name, value)
             simple = _simple_field(name, value, policy)
             if simple is None:
+                refuse_broken_field(name, value)
                 octets = _folded(name, value, policy)
                 # What stands there as octets over 127 keeps the line ends that it was parsed with.
                 self.clean = self.clean and octets.replace(b"\r", b"").replace(b"\n", b"\r\n") == octets
@@ -303,14 +303,12 @@ class _HeaderAlone(Message):
 
 def _simple_field(name: str, value: object, policy: Policy[Message]) -> str | None:
     """Return the field if the policy would write it like this; None if that must be asked."""
-    if not isinstance(value, str):
+    if not (isinstance(value, str) and _NAME.fullmatch(name)):
         return None
     limit = policy.max_line_length or _NO_LIMIT
     if isinstance(policy, EmailPolicy) and hasattr(value, "name"):
-        text = _header_text(name, value)
-        if text and len(name) + 2 + len(text) <= limit and _ONE_LINE.fullmatch(text):
-            return f"{value.name}: {text}\r\n"
-        return None
+        line = _header_line(name, value)
+        return line + "\r\n" if line and len(line) <= limit and _ONE_LINE.fullmatch(line) else None
     if isinstance(policy, EmailPolicy) and policy.refold_source not in ("long", "none"):
         return None
     if _ONE_LINE.fullmatch(value):
@@ -321,15 +319,17 @@ def _simple_field(name: str, value: object, policy: Policy[Message]) -> str | No
     return "\r\n".join([*lines, ""]) if max(map(len, lines)) <= limit else None
 
 
-def _header_text(name: str, header: Any) -> str:
-    """Return the text that a header object folds; nothing if that is not certain."""
+def _header_line(name: str, header: Any) -> str:
+    """Return the line that a header object folds if it is too long; nothing if that is not certain."""
     kind = type(header)
     tree = getattr(header, "_parse_tree", None)
     if not tree or getattr(kind, "fold", None) is not BaseHeader.fold or header.name.lower() != name.lower():
         return ""
-    if getattr(getattr(kind, "parse", None), "__func__", None) in _ECHOING:
-        return str(header)
-    return str(tree) if header.isascii() else ""
+    if not header.isascii():
+        return ""
+    echoes = getattr(getattr(kind, "parse", None), "__func__", None) in _ECHOING
+    text = str(header if echoes else tree)
+    return f"{header.name}: {text}" if text else ""
 
 
 # --- Copies ---

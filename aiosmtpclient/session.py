@@ -76,7 +76,7 @@ class Session:
         self.unanswered = False
         self.replies_read = 0
         self._trace = trace
-        self._parser = ReplyParser()
+        self._parser = ReplyParser(self._mask)
         self._owing: deque[Step] = deque([self.greeting])
         self._secrets: list[bytes] = []
 
@@ -108,6 +108,8 @@ class Session:
         if self.failure is not None or self.phase in (Phase.CLOSING, Phase.CLOSED):
             raise self.why()
         self.phase = step.during
+        if step.masked is not None:
+            self._keep_payload(step.data)
         if step.data:
             self._tell("send", step.data if step.masked is None else step.masked)
         if step.owed:
@@ -133,9 +135,16 @@ class Session:
         self._tell("send", MASK + b"\r\n" if challenged or octets[:4].upper() == b"AUTH" else octets)
         self.unanswered = True
 
+    def _keep_payload(self, line: bytes) -> None:
+        """What travels in base64 in an AUTH exchange is a secret of its own."""
+        words = line.split()
+        if len(words) in (1, 3) and len(words[-1]) > 3:  # "=" is an empty response
+            self.keep_secret(words[-1:])
+
     def keep_secret(self, secrets: Iterable[bytes]) -> None:
         """Cut these out of everything that is logged or raised from now on."""
-        self._secrets += sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+        # The longest first: one that is a part of another must not leave the rest of that standing.
+        self._secrets = sorted({*self._secrets, *filter(None, secrets)}, key=len, reverse=True)
 
     def forget(self) -> None:
         """TLS is up: nothing learnt in clear counts any more (RFC 3207 section 4.2)."""
@@ -161,7 +170,7 @@ class Session:
             return
         step = self._owing[0] if self._owing else None
         reply = self._censor(reply, step)
-        self.last_reply = reply
+        self.last_reply = Reply(334, MASK) if _is_challenge(reply, step) else reply
         self.replies_read += 1
         self.unanswered = False
         if reply.code == 421:
@@ -172,7 +181,9 @@ class Session:
         step.received.append(reply)
         if len(step.received) == step.owed or reply.code == 421:
             complete.append(self._owing.popleft())
-            if reply.code != 421:
+            if step.content is not None and not step.ended:
+                self.phase = Phase.CLOSING  # the server is still reading: a command would be content
+            elif reply.code != 421:
                 self.phase = step.then
 
     def _unexpected(self, reply: Reply) -> None:
@@ -182,17 +193,20 @@ class Session:
             self._break(f"a reply that nobody asked for: {reply.display}")
 
     def _censor(self, reply: Reply, step: Step | None) -> Reply:
-        if step is not None and step.masked is not None and reply.code == 334:
+        if _is_challenge(reply, step):
             self._tell("reply", b"334 " + MASK + b"\r\n")  # a challenge: needed as it is, shown to nobody
             return reply
-        message = reply.message
-        for secret in self._secrets:
-            message = message.replace(secret, MASK)
+        message = self._mask(reply.message)
         if self._trace is not None or logger.isEnabledFor(logging.DEBUG):
             *heads, tail = message.split(b"\n")
             lines = [b"%d-%s\r\n" % (reply.code, head) for head in heads]
             self._tell("reply", b"".join(lines) + b"%d %s\r\n" % (reply.code, tail))
         return Reply(reply.code, message) if message is not reply.message else reply
+
+    def _mask(self, octets: bytes) -> bytes:
+        for secret in self._secrets:
+            octets = octets.replace(secret, MASK)
+        return octets
 
     def lost(self, error: Exception | None = None) -> None:
         """The connection is gone."""
@@ -233,3 +247,8 @@ class Session:
             side = "S" if event == "reply" else "C"
             for line in octets.splitlines():
                 logger.debug("%s %s: %s", self.peer, side, printable(line))
+
+
+def _is_challenge(reply: Reply, step: Step | None) -> bool:
+    """True for what is asked in an AUTH exchange (RFC 4954 section 4)."""
+    return reply.code == 334 and step is not None and step.masked is not None

@@ -53,7 +53,9 @@ class Step:
         during: the phase while replies are owed.
         then: the phase once they are in.
         content: a message's content to write behind `data`, with its end.
-        interrupted: set by the driver when a reply came before the end of the content was written.
+        on_end: call this just before that end is handed to the transport.
+        ended: it was: what comes from now on answers the content. What came before ends the
+            connection, for the server is still reading.
         masked: what logs show in place of `data`.
         handshake: bring up TLS now.
         ask: call (and await) this with `challenge`; the driver puts what it gives into `answer`.
@@ -61,8 +63,8 @@ class Step:
     """
 
     __slots__ = (
-        "answer", "ask", "challenge", "content", "data", "during", "handshake",
-        "interrupted", "last", "masked", "on_end", "owed", "received", "then", "verbs",
+        "answer", "ask", "challenge", "content", "data", "during", "ended", "handshake",
+        "last", "masked", "on_end", "owed", "received", "then", "verbs",
     )  # fmt: skip
 
     def __init__(
@@ -85,7 +87,7 @@ class Step:
         self.then = then
         self.content = content
         self.on_end = on_end
-        self.interrupted = False
+        self.ended = False
         self.masked = masked
         self.last = last
         self.handshake = False
@@ -97,6 +99,17 @@ class Step:
     def verb(self) -> str:
         """What the next reply answers."""
         return self.verbs[min(len(self.received), len(self.verbs) - 1)] if self.verbs else ""
+
+    @property
+    def complete(self) -> bool:
+        """Every reply is in, or a 421, behind which none comes."""
+        return len(self.received) == self.owed or (bool(self.received) and self.received[-1].code == 421)
+
+    def end_left(self) -> None:
+        """The end of the content is about to be handed to the transport."""
+        self.ended = True
+        if self.on_end is not None:
+            self.on_end()
 
     def __repr__(self) -> str:
         # Never the data: it may hold a secret, and a repr ends up in logs and tracebacks.

@@ -26,9 +26,9 @@ from smtplib import LMTP_PORT, SMTP_SSL_PORT
 from types import TracebackType
 from typing import ClassVar, Literal, Self, TypeAlias, TypeVar, cast
 
-from . import commands, debug, opening, tls
+from . import commands, debug, opening, runner, tls
 from .attributes import Attributes
-from .classic import ClassicLMTP, ClassicSMTP, in_thread
+from .classic import ClassicLMTP, ClassicSMTP, hang_up_all, in_thread
 from .client import DEFAULT_TIMEOUTS
 from .delivery import SendResult
 from .errors import SMTPConnectError
@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 BlockingAuthObject: TypeAlias = Callable[..., "str | bytes | None"]
 """What `auth` calls, in a thread: without an argument at first, then with each challenge."""
+
+runner.before_end(hang_up_all)
 
 SourceAddress: TypeAlias = tuple[str, int]
 

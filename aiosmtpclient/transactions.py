@@ -150,6 +150,8 @@ def _grouped(transaction: Transaction, mail: bytes, rcpts: list[bytes]) -> Dialo
         for position, reply in enumerate(envelope[1:]):
             if (reply.temporary or reply.permanent) and envelope[0].positive:
                 ledger.decide(position, reply)
+        if envelope and (envelope[0].temporary or envelope[0].permanent):
+            ledger.decide_open(envelope[0])
     data = answer[0] if answer else None
     yield from _judge_classes(envelope)
     yield from _judge_envelope(transaction, envelope, data)
@@ -166,7 +168,7 @@ def _lock_step(transaction: Transaction, mail: bytes, rcpts: list[bytes]) -> Dia
         envelope.append(reply)
         if position and (reply.temporary or reply.permanent):
             transaction.ledger.decide(position - 1, reply)
-        if reply.code == 421 or not envelope[0].positive:
+        if reply.code == 421 or reply.intermediate or not envelope[0].positive:
             break
     yield from _judge_classes(envelope)
     yield from _judge_envelope(transaction, envelope, None)
@@ -210,7 +212,7 @@ def _judge_envelope(
     elif ledger.open:
         return
     refused = ledger.refused
-    yield from _leave_envelope(refusals[0], data, dot=not transaction.lmtp)
+    yield from _leave_envelope(closing or refusals[0], data, dot=not transaction.lmtp)
     raise SMTPRecipientsRefused(refused)
 
 
@@ -254,9 +256,11 @@ def content(prepared: Prepared, ledger: Ledger, *, lmtp: bool = False) -> Dialog
     data = yield from _data()
     if data.temporary or data.permanent:
         ledger.decide_open(data)
-        yield Step(owed=0, during=Phase.MAIL, then=Phase.MAIL)  # the envelope is still open
+        if data.code != 421:
+            yield Step(owed=0, during=Phase.MAIL, then=Phase.MAIL)  # the envelope is still open
         raise SMTPDataError(data.code, data.message, reply=data, command="DATA")
-    if not data.intermediate:
+    if not data.intermediate or (lmtp and not ledger.open):
+        # No recipient that we know of, in LMTP: then nobody knows how many replies there will be.
         yield from broken(data, "DATA")
     try:
         accepted = yield from _content(prepared, ledger, lmtp=lmtp)
@@ -282,18 +286,18 @@ def _content(prepared: Prepared, ledger: Ledger, *, lmtp: bool) -> Dialogue[Repl
     try:
         yield step
     finally:
-        # Whatever ends this, what the server said in time counts.
+        # Whatever ends this, what the server said in time counts. Before the end has left that can
+        # be no 2yz, and a refusal is one of the transaction, so of everybody, in LMTP too.
+        early = not step.ended
         for index, reply in enumerate(step.received):
-            if reply.positive and step.interrupted:
-                continue
-            if not reply.intermediate:
-                for position in positions[index : index + 1] if lmtp else positions:
+            if not (reply.intermediate or (early and reply.positive)):
+                for position in positions[index : index + 1 if lmtp and not early else None]:
                     ledger.decide(position, reply)
     replies = step.received
-    bad = next((r for r in replies if r.intermediate or (step.interrupted and r.positive)), None)
+    bad = next((r for r in replies if r.intermediate or (early and r.positive)), None)
     if bad is not None:
         yield from broken(bad, "end of content")
-    if len(replies) < step.owed and not step.interrupted:
+    if len(replies) < step.owed and not early:
         text = f"the server answered for {len(replies)} of {step.owed} recipients, then ended the session"
         raise SMTPServerDisconnected(text, last_reply=replies[-1])
     good = next((reply for reply in replies if reply.positive), None)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aiosmtpclient.content import InMemory, LineNormaliser, SourceKind, Stream, content_of
+from aiosmtpclient.content import InMemory, LineNormaliser, SourceKind, Stream, content_of, quotedata
 from aiosmtpclient.errors import SMTPNotSupportedError
 
 BODIES = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"x", b"\xe9"]), max_size=24).map(b"".join)
@@ -201,6 +201,25 @@ async def _async_generator() -> AsyncIterator[bytes]:
     yield b""
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
+@pytest.mark.parametrize("length", [65534, 65535, 65536, 65537])
+def test_line_ends_are_made_right_wherever_large_octets_are_cut(length: int, end: str) -> None:
+    octets = b"x" * length + end.encode() + b"y\r\n" * 30_000
+    assert InMemory.of(octets).data == b"x" * length + b"\r\n" + b"y\r\n" * 30_000
+
+
+def test_right_octets_are_not_copied() -> None:
+    octets = b"a line\r\n" * 30_000
+    assert InMemory.of(octets).data is octets
+    assert InMemory.of(octets, clean=True).data is octets
+
+
+def test_octets_that_are_known_to_be_clean_are_still_searched_for_nul() -> None:
+    assert InMemory.of(b"a\r\n", clean=True) == InMemory(b"a\r\n")
+    with pytest.raises(ValueError, match="NUL"):
+        InMemory.of(b"a\0\r\n", clean=True)
+
+
 @pytest.mark.parametrize(
     ("source", "kind"),
     [
@@ -230,3 +249,18 @@ def test_a_text_file_is_no_content() -> None:
 def test_what_gives_no_octets_is_no_content(wrong: object) -> None:
     with pytest.raises(TypeError, match="content cannot be a"):
         content_of(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("", ""),
+        (".", ".."),
+        ("a\nb\rc\r\nd", "a\r\nb\r\nc\r\nd"),
+        ("a\n\r\r\n\nb", "a\r\n\r\n\r\n\r\nb"),
+        (".a\n..b\r.c.\r\n", "..a\r\n...b\r\n..c.\r\n"),
+        ("ő\n", "ő\r\n"),
+    ],
+)
+def test_quoted_text_has_right_line_ends_and_doubled_dots(text: str, quoted: str) -> None:
+    assert quotedata(text) == quoted

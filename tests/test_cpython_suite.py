@@ -176,6 +176,7 @@ def warm() -> None:
 
     async def resolve() -> None:
         await asyncio.get_running_loop().getaddrinfo("localhost", 0)
+        await asyncio.to_thread(len, "")
 
     run_sync(resolve())
 

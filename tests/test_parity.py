@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import smtplib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from typing import Any
 
@@ -378,7 +378,7 @@ def test_the_result_is_smtplibs(act: Callable[[Any], object], answers: dict[str,
 
 
 @pytest.fixture(params=[smtplib, aiosmtpclient], ids=["smtplib", "ours"])
-def module(request: pytest.FixtureRequest) -> Iterator[Any]:
+def module(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
@@ -451,4 +451,4 @@ def test_a_line_break_in_a_command_is_refused(module: Any, command: str) -> None
 
 @pytest.mark.parametrize("text", ["", ".", "a\n.b\r.c\r\n..d", "a\r\n\r.b\n\n", "\n.\r\n"])
 def test_quotedata_is_smtplibs(text: str) -> None:
-    assert aiosmtpclient.quotedata(text) == smtplib.quotedata(text)  # type: ignore[attr-defined]
+    assert aiosmtpclient.quotedata(text) == smtplib.quotedata(text)

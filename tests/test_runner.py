@@ -148,7 +148,7 @@ def test_a_failure_keeps_nothing_alive() -> None:
 
 def run_script(script: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", *options, "-c", script],
+        [sys.executable, "-W", "error", *options, "-c", script],
         capture_output=True,
         text=True,
         check=False,

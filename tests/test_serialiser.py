@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import copy
 import email
-import email.headerregistry
 import io
 import pathlib
 import random
 import re
-import test
-from collections.abc import Callable
+import sysconfig
 from email import policy
 from email.generator import BytesGenerator
 from email.header import Header
-from email.headerregistry import BaseHeader, HeaderRegistry
+from email.headerregistry import BaseHeader, UnstructuredHeader
 from email.message import EmailMessage, Message
 from email.mime.application import MIMEApplication
-from email.mime.base import MIMEBase
 from email.mime.message import MIMEMessage
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
@@ -31,7 +28,7 @@ from hypothesis import strategies as st
 from aiosmtpclient.serialiser import Written, twin_of, write
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples" / "messages"
-STANDARD = pathlib.Path(test.__file__).parent / "test_email" / "data"
+STANDARD = pathlib.Path(sysconfig.get_path("stdlib")) / "test" / "test_email" / "data"
 """The sample messages of the interpreter's own tests; not all installations have them."""
 
 
@@ -59,9 +56,20 @@ ODD_POLICIES = [
 ]
 
 
+def copied(node: object) -> object:
+    """A copy of all nodes; the header objects stay the same, for not all can be copied."""
+    if isinstance(node, list):
+        return [copied(each) for each in node]
+    if not isinstance(node, Message):
+        return node
+    twin = copy.copy(node)
+    twin.__dict__.update(_headers=list(node.raw_items()), _payload=copied(node.__dict__["_payload"]))
+    return twin
+
+
 def by_library(message: Message, by: Policy) -> bytes:
     buffer = io.BytesIO()
-    BytesGenerator(buffer, policy=by).flatten(copy.deepcopy(message))
+    BytesGenerator(buffer, policy=by).flatten(copied(message))  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
@@ -70,18 +78,21 @@ def with_crlf(octets: bytes) -> bytes:
     return lines if lines.endswith(b"\r\n") else lines + b"\r\n"
 
 
-def state(message: Message) -> object:
+def state(node: object) -> object:
     """Everything in a message object, deep down, values by identity."""
-    inner = message.__dict__["_payload"]
-    parts = [state(each) for each in inner] if isinstance(inner, list) else id(inner)
-    rest = {key: id(value) for key, value in vars(message).items() if key != "_headers"}
-    return [(name, id(value)) for name, value in message.raw_items()], parts, rest
+    if isinstance(node, list):
+        return [state(each) for each in node]
+    if not isinstance(node, Message):
+        return id(node)
+    headers = [(name, id(value)) for name, value in node.raw_items()]
+    rest = {key: id(value) for key, value in vars(node).items() if key != "_headers"}
+    return headers, state(node.__dict__["_payload"]), rest
 
 
 def broken(message: Message) -> bool:
     """True if there is a header that may be refused, though the standard library writes it."""
     payload = message.__dict__["_payload"]
-    inner = [each for each in (payload if isinstance(payload, list) else [payload])]
+    inner = payload if isinstance(payload, list) else [payload]
     return any(
         re.search(r"(\r\n|\r|\n)(?![ \t])", str(value)) or not re.fullmatch(r"[!-9;-~]+", name)
         for name, value in message.raw_items()
@@ -116,6 +127,9 @@ def agree_under_all(message: Message) -> None:
 
 
 # --- Whatever can be generated ---
+
+# A deadline would measure the load of the machine.
+SEVERAL = settings(max_examples=120, deadline=None)
 
 WORDS = st.sampled_from(
     [
@@ -272,19 +286,403 @@ def octets_of_any_message(draw: st.DrawFn) -> bytes:
     return end.join(lines).encode(draw(st.sampled_from(["utf-8", "latin-1"])), "replace")
 
 
+@SEVERAL
 @given(composed(), st.sampled_from(POLICIES + ODD_POLICIES))
 def test_composed_messages_are_written_as_by_the_library(message: EmailMessage, by: Policy) -> None:
     agree(message, by)
 
 
-@settings(max_examples=300)
+@SEVERAL
 @given(handmade(), st.sampled_from(POLICIES + ODD_POLICIES))
 def test_handmade_messages_are_written_as_by_the_library(message: Message, by: Policy) -> None:
     agree(message, by)
 
 
-@settings(max_examples=300)
+@SEVERAL
 @given(octets_of_any_message(), st.sampled_from(POLICIES + ODD_POLICIES))
 def test_parsed_messages_are_written_as_by_the_library(octets: bytes, by: Policy) -> None:
     agree(email.message_from_bytes(octets, policy=by), by)
     agree(email.message_from_bytes(octets, policy=MODERN if by is LEGACY else LEGACY), by)
+
+
+# --- Real messages ---
+
+
+@pytest.mark.parametrize("by", POLICIES, ids=repr)
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.eml")), ids=lambda path: path.stem)
+def test_the_example_messages_are_written_as_by_the_library(path: pathlib.Path, by: Policy) -> None:
+    octets = path.read_bytes()
+    for end in (b"\n", b"\r\n"):
+        agree(email.message_from_bytes(octets.replace(b"\r\n", b"\n").replace(b"\n", end), policy=by), by)
+
+
+def test_the_example_messages_are_found() -> None:
+    assert len(list(EXAMPLES.glob("*.eml"))) > 5
+
+
+@pytest.mark.skipif(not STANDARD.is_dir(), reason="this interpreter came without its own tests")
+@pytest.mark.parametrize("parsed_by", [policy.compat32, policy.default], ids=["compat32", "default"])
+def test_the_standard_library_s_own_messages_are_written_as_by_the_library(parsed_by: Policy) -> None:
+    paths = sorted(STANDARD.glob("msg_*.txt"))
+    assert paths
+    for path in paths:
+        agree_under_all(email.message_from_bytes(path.read_bytes(), policy=parsed_by))
+
+
+# --- What is written without the library ---
+
+
+@pytest.fixture
+def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flattened(message: Message, by: Policy) -> bytes:
+        raise AssertionError("the library was asked")
+
+    monkeypatch.setattr("aiosmtpclient.serialiser._flattened", flattened)
+
+
+def letter() -> EmailMessage:
+    message = EmailMessage()
+    message["From"] = "Al Bundy <al@example.org>"
+    message["To"] = "a@example.org, Bob <b@example.org>"
+    message["Subject"] = "A subject that fits on a line"
+    message["Date"] = "Mon, 01 Jan 2024 00:00:00 +0000"
+    message["Message-ID"] = "<1234.5678@example.org>"
+    message.set_content("Hello\n")
+    return message
+
+
+@pytest.mark.usefixtures("no_library")
+def test_a_usual_message_is_written_without_the_library() -> None:
+    message = letter()
+    message.add_alternative("<p>Grüße</p>\n", subtype="html")
+    message.add_attachment(b"\0\xff" * 400, maintype="application", subtype="pdf", filename="a.pdf")
+    inner = letter()
+    inner.set_content("Grüße\n", cte="8bit")
+    message.add_attachment(inner)
+    octets, clean = write(message, MODERN)
+    assert clean
+    assert octets.endswith(b"==--\r\n")
+    assert b"\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n" in octets
+
+
+@pytest.mark.usefixtures("no_library")
+def test_a_usual_message_of_the_old_kind_is_written_without_the_library() -> None:
+    message = MIMEMultipart()
+    message["Subject"] = "A subject that fits on a line"
+    message.attach(MIMEText("Grüße\n", "plain", "utf-8"))
+    message.attach(MIMEApplication(b"\0\xff" * 400))
+    message.attach(MIMEMessage(letter()))
+    assert write(message, LEGACY).clean
+
+
+@pytest.mark.usefixtures("no_library")
+@pytest.mark.parametrize("by", [MODERN, LEGACY])
+def test_folded_headers_that_were_parsed_are_written_without_the_library(by: Policy) -> None:
+    octets = b"Received: from a\r\n\tby b;\r\n  Mon, 01 Jan 2024 00:00:00 +0000\r\nSubject: \r\n\r\nbody\r\n"
+    assert write(email.message_from_bytes(octets, policy=by), by).octets == octets
+    assert write(email.message_from_bytes(octets.replace(b"\r", b""), policy=by), by) == (octets, True)
+
+
+@pytest.mark.usefixtures("no_library")
+def test_a_large_attachment_is_written_without_the_library() -> None:
+    message = letter()
+    content = random.Random(1).randbytes(300_000)
+    message.add_attachment(content, maintype="application", subtype="zip", filename="a.zip")
+    octets, clean = write(message, MODERN)
+    assert clean
+    assert email.message_from_bytes(octets).get_payload(1).get_payload(decode=True) == content  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\r"])
+def test_large_texts_are_the_same_wherever_they_are_cut(end: str) -> None:
+    for length in (60, 65535, 65536, 65537, 70000):
+        message = letter()
+        message.set_payload((("x" * length) + end) * 3 + "y")
+        agree_under_all(message)
+
+
+def test_a_final_line_end_is_added() -> None:
+    message = Message()
+    message.set_payload("a\nb")
+    assert write(message, LEGACY) == (b"\r\na\r\nb\r\n", True)
+    assert write(Message(), LEGACY) == (b"\r\n", True)
+
+
+def test_line_ends_that_are_not_right_are_not_called_clean() -> None:
+    message = Message()
+    message.set_payload("a\rb\n")
+    assert not write(message, LEGACY).clean
+    # Octets over 127 in a parsed header keep the line ends that they came with.
+    parsed = email.message_from_bytes(b"Subject: a\n caf\xe9\n\nbody\n")
+    assert write(parsed, LEGACY) == (b"Subject: a\n caf\xe9\r\n\r\nbody\r\n", False)
+    assert write(email.message_from_bytes(b"Subject: caf\xe9\n\nbody\n"), LEGACY).clean
+
+
+def test_other_fields_can_be_written_than_the_message_has() -> None:
+    message = letter()
+    for by in (MODERN, wire(Strict())):
+        octets = write(message, by, [("Subject", "other")]).octets
+        assert octets == b"Subject: other\r\n\r\nHello\r\n"
+    assert message["To"] is not None
+
+
+# --- Boundaries ---
+
+
+def parts(subtype: str, **parameters: str) -> Message:
+    return MIMEMultipart(subtype, **parameters)
+
+
+@pytest.mark.parametrize("subtype", ["mixed", "alternative", "x" * 40, "x" * 70])
+def test_a_missing_boundary_is_made_up_and_not_kept(subtype: str) -> None:
+    message = parts(subtype)
+    message.attach(MIMEText("one"))
+    for by in POLICIES + ODD_POLICIES:
+        written = agree(message, by)
+        assert written is not None
+        assert written.octets.count(b"\r\n--=====") == 2
+    assert message.get_boundary() is None
+
+
+def test_a_missing_boundary_joins_the_other_parameters() -> None:
+    for message in (parts("related", type="text/html"), parts("mixed", charset="utf-8", x="y" * 80)):
+        agree_under_all(message)
+    message = parts("mixed")
+    message["Content-Type"] = "multipart/alternative"
+    agree_under_all(message)
+
+
+def test_a_made_up_boundary_stands_in_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter([7, 7, 8])
+    monkeypatch.setattr("aiosmtpclient.serialiser.random.randrange", lambda limit: next(drawn))
+    inner = parts("mixed")
+    inner.attach(MIMEText("deep"))
+    outer = parts("mixed")
+    outer.attach(inner)
+    octets = write(outer, LEGACY).octets
+    assert octets.count(b"--===============0000000000000000007==") == 2
+    assert octets.count(b"--===============0000000000000000008==") == 2
+
+
+def test_what_is_signed_is_not_folded_anew() -> None:
+    signed = parts("signed")
+    text = MIMEText("signed")
+    text["X-Long"] = "word " * 40 + "end"
+    signed.attach(text)
+    signed["X-Long"] = "word " * 40 + "end"
+    for by in (MODERN, LEGACY):
+        written = agree(signed, by)
+        assert written is not None
+        assert written.octets.count(b"X-Long: " + b"word " * 40 + b"end\r\n") == 1
+
+
+# --- What the library is asked for ---
+
+
+class Strict(EmailPolicy):
+    """A policy of somebody's own."""
+
+    def fold_binary(self, name: str, value: object) -> bytes:
+        return super().fold_binary(name, value).replace(b"Hello", b"HELLO")
+
+
+class Shouting(UnstructuredHeader, BaseHeader):
+    """A header that is not folded as others are."""
+
+    def fold(self, *, policy: Policy) -> str:
+        return f"{self.name}: {self.upper()}\r\n"
+
+
+class Reworded(UnstructuredHeader, BaseHeader):
+    """A header whose text is not what it folds."""
+
+    @classmethod
+    def parse(cls, value: str, kwds: dict[str, object]) -> None:
+        super().parse(value, kwds)  # type: ignore[misc]
+        kwds["decoded"] = "reworded"
+
+
+def test_a_policy_of_somebody_s_own_is_asked() -> None:
+    message = letter()
+    message["X-Note"] = "Hello"
+    written = agree(message, wire(Strict()))
+    assert written is not None
+    assert b"X-Note: HELLO\r\n" in written.octets
+    agree(message, policy.compat32.clone(linesep="\r\n"))
+
+
+@pytest.mark.parametrize("kind", [Shouting, Reworded])
+def test_a_header_of_somebody_s_own_is_asked(kind: type) -> None:
+    message = letter()
+    message.set_raw("X-Note", kind("X-Note", "some words"))
+    written = agree(message, MODERN)
+    assert written is not None
+    assert b"X-Note: some words\r\n" in written.octets or b"X-Note: SOME WORDS\r\n" in written.octets
+    agree_under_all(message)
+
+
+def test_a_header_object_without_what_it_was_parsed_to_is_asked() -> None:
+    class Bare(str):
+        name = "Subject"
+
+        def fold(self, *, policy: Policy) -> str:
+            return "Subject: folded\r\n"
+
+    message = Message(MODERN)
+    message.set_raw("Subject", Bare("bare"))
+    written = agree(message, MODERN)
+    assert written is not None
+    assert written.octets == b"Subject: folded\r\n\r\n"
+
+
+def test_a_header_object_of_another_name_keeps_its_name() -> None:
+    message = letter()
+    message.set_raw("X-Note", message["Subject"])
+    message.set_raw("TO", message["To"])
+    written = agree(message, MODERN)
+    assert written is not None
+    assert written.octets.count(b"Subject: A subject") == 2
+    assert written.octets.count(b"To: a@example.org") == 2
+
+
+def test_a_part_of_somebody_s_own_class_is_asked() -> None:
+    class Disguised(Message):
+        def get_content_type(self) -> str:
+            return "multipart/mixed"
+
+    class Header(Message):
+        def _write_headers(self, generator: BytesGenerator) -> None:
+            generator.write("X-Mine: 1\r\n\r\n")
+
+    outer = parts("mixed")
+    for kind in (Disguised, Header):
+        part = kind()
+        part["Content-Type"] = 'text/plain; boundary="b"'
+        outer.attach(part)
+    written = agree(outer, LEGACY)
+    assert written is not None
+    assert b"X-Mine: 1\r\n\r\n" in written.octets
+    assert b"--b--" in written.octets
+
+
+def test_a_part_that_answers_in_its_own_way_is_asked() -> None:
+    message = letter()
+    message.get_payload = lambda *given: "other\n"  # type: ignore[assignment, method-assign]
+    written = write(message, MODERN)
+    assert (written.octets.endswith(b"\r\n\r\nother\r\n"), written.clean) == (True, False)
+
+
+@pytest.mark.parametrize("attribute", ["preamble", "epilogue"])
+def test_a_preamble_that_is_no_text_is_the_library_s_error(attribute: str) -> None:
+    message = parts("mixed")
+    setattr(message, attribute, 7)
+    with pytest.raises(TypeError):
+        write(message, LEGACY)
+
+
+def _with(payload: object, kind: str) -> Message:
+    message = Message()
+    message["Content-Type"] = kind
+    message.__dict__["_payload"] = payload
+    return message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        _with(7, "text/plain"),
+        _with(b"octets", "text/plain"),
+        _with([Message()], "text/plain"),
+        _with(Message(), "text/plain"),
+        _with("Grüße", "text/plain"),
+        _with("Grüße", "multipart/mixed"),
+        _with("text\n", "multipart/mixed"),
+        _with(["no message"], "multipart/mixed"),
+        _with(Message(), "multipart/mixed"),
+        _with(None, "multipart/mixed"),
+        _with([], "multipart/mixed"),
+        _with(None, "text/plain"),
+        _with(None, "message/rfc822"),
+        _with([], "message/rfc822"),
+        _with("Subject: x\n\nbody\n", "message/rfc822"),
+        _with(Message(), "message/rfc822"),
+        _with([letter(), letter()], "message/rfc822"),
+        _with([letter(), letter()], "message/delivery-status"),
+        _with([letter()], "message_delivery/status"),
+        _with([letter()], "multipart-signed/x"),
+        _with("text\n", "x-y/z"),
+    ],
+    ids=lambda message: f"{type(message.__dict__['_payload']).__name__} {message['Content-Type']}",
+)
+def test_payloads_that_do_not_fit_their_type_are_the_library_s(message: Message) -> None:
+    agree_under_all(message)
+
+
+@pytest.mark.parametrize("value", [Header("text/html"), Header("multipart/mixed"), Header("Grüße", "utf-8")])
+def test_a_content_type_that_is_an_object_is_asked(value: Header) -> None:
+    message = Message()
+    message.set_raw("Content-Type", value)
+    message.set_payload("text\n")
+    agree_under_all(message)
+    message.set_payload([letter()])
+    agree_under_all(message)
+
+
+def test_the_parts_of_a_digest_are_messages() -> None:
+    octets = b'Content-Type: multipart/digest; boundary="b"\n\n--b\n\nSubject: x\n\nbody\n\n--b--\n'
+    for by in (MODERN, LEGACY):
+        agree_under_all(email.message_from_bytes(octets, policy=by))
+
+
+def test_8_bit_text_in_7_bits_is_encoded_by_the_library() -> None:
+    octets = b"Content-Type: text/plain; charset=latin-1\n\ncaf\xe9\n"
+    written = agree(email.message_from_bytes(octets), POLICIES[-1])
+    assert written is not None
+    assert written.octets.isascii()
+    agree_under_all(BytesHeaderParser().parsebytes(octets))
+
+
+# --- Headers that would be others ---
+
+
+@pytest.mark.parametrize("value", ["a\nBcc: x@y", "a\r\n\r\nbody", "a\n"])
+@pytest.mark.parametrize("by", [MODERN, LEGACY, wire(Strict())])
+def test_a_line_break_in_a_header_is_an_error_in_every_part(value: str, by: Policy) -> None:
+    message = parts("mixed")
+    part = Message()
+    part.set_raw("Subject", value)
+    message.attach(part)
+    with pytest.raises(ValueError, match="'Subject' has a line break"):
+        write(message, by)
+
+
+@pytest.mark.parametrize("name", ["X\nBcc", "X: a\nBcc", "", "X Y", "Ünicode"])
+@pytest.mark.parametrize("by", [MODERN, LEGACY, wire(Strict())])
+def test_what_is_no_header_name_is_an_error_in_every_part(name: str, by: Policy) -> None:
+    message = parts("mixed")
+    part = Message()
+    part.set_raw(name, "a")
+    message.attach(part)
+    with pytest.raises(ValueError, match="cannot be the name of a header"):
+        write(message, by)
+
+
+# --- Copies ---
+
+
+def test_a_twin_has_headers_of_its_own_and_shares_the_text() -> None:
+    message = letter()
+    twin = twin_of(message)
+    del twin["To"]
+    assert message["To"] is not None
+    assert twin.get_payload() is message.get_payload()
+    assert twin_of(message, [("X", "1")]).items() == [("X", "1")]
+
+
+def test_not_even_the_library_writes_on_the_caller_s_object() -> None:
+    message = parts("mixed")
+    message.attach(parts("alternative"))
+    message.attach(_with(parts("related"), "multipart/mixed"))
+    before = state(message)
+    assert write(message, wire(Strict())).octets.count(b"boundary=") == 4
+    assert state(message) == before

@@ -216,7 +216,7 @@ async def test_a_port_where_nobody_listens_is_not_sent():
             id="STARTTLS refused",
         ),
         pytest.param(
-            [*hello("STARTTLS"), "STARTTLS", b"220 go\r\n", close()],
+            [*hello("STARTTLS"), "STARTTLS", b"220 go\r\n", read_exactly(5), close()],
             {"tls": "starttls"},
             SMTPTLSError,
             False,
@@ -430,8 +430,8 @@ async def test_a_refused_data_does_not_spoil_the_next_message(pipelining):
 @pytest.mark.parametrize("kind", ["close", "reset", "timeout", "cancel", "garbage"])
 async def test_a_content_that_did_not_end_is_not_sent_and_gets_no_dot(kind):
     """Row 7: closed, timed out, cancelled inside the content: NOT_SENT, dropped without the final dot."""
-    reached = asyncio.Event()
-    script = [*hello(), *envelope(TO), "DATA", GO, read_exactly(100_000), *fault(kind, reached)]
+    reached, over = asyncio.Event(), asyncio.Event()
+    script = [*hello(), *envelope(TO), "DATA", GO, read_exactly(100_000), *fault(kind, reached, over)]
     async with ScriptedServer(script, NEXT_CONNECTION) as server:
         smtp = AsyncSMTP(server.host, server.port, timeout=patience(kind))
         await smtp.connect()
@@ -439,6 +439,7 @@ async def test_a_content_that_did_not_end_is_not_sent_and_gets_no_dot(kind):
         assert isinstance(error, KINDS[kind])
         assert error.delivery is Delivery.NOT_SENT
         assert deliveries(error) == [Delivery.NOT_SENT]
+        over.set()
         await server.conversations[0].gone.wait()
         assert not server.received[0].endswith(b"\r\n.\r\n")
         assert b"QUIT" not in server.received[0]
@@ -516,7 +517,8 @@ async def test_a_file_that_is_not_there_opens_no_envelope(tmp_path: Path):
 async def test_a_refusal_in_the_middle_of_the_content_is_a_refusal_with_that_reply(code):
     """Row 8: read while we still write: REFUSED with that reply, dropped, and no dot."""
     refusal = b"%d enough\r\n" % code
-    script = [*hello(), *envelope(TO, TOO), "DATA", GO, read_exactly(100_000), refusal, stall()]
+    over = asyncio.Event()
+    script = [*hello(), *envelope(TO, TOO), "DATA", GO, read_exactly(100_000), refusal, wait_for(over), read_all()]
     async with ScriptedServer(script, NEXT_CONNECTION) as server:
         smtp = AsyncSMTP(server.host, server.port)
         await smtp.connect()
@@ -525,7 +527,9 @@ async def test_a_refusal_in_the_middle_of_the_content_is_a_refusal_with_that_rep
         assert (error.smtp_code, error.delivery) == (code, Delivery.REFUSED)
         assert [outcome.reply for outcome in error.outcomes] == [(code, b"enough")] * 2
         assert error.temporary is (code < 500)
+        over.set()
         await server.conversations[0].gone.wait()
+        assert not server.received[0].endswith(b"\r\n.\r\n")
         assert len(server.received[0]) < len(BIG)
         await assert_next_is_its_own(smtp, server)
 

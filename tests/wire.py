@@ -10,7 +10,17 @@ import pytest
 
 from aiosmtpclient import AsyncSMTP, Delivery, SendResult
 from aiosmtpclient.testing import Conversation
-from aiosmtpclient.testing.scripted import Action, Step, close, ehlo, expect_content, greeting, reset, stall
+from aiosmtpclient.testing.scripted import (
+    Action,
+    Step,
+    close,
+    ehlo,
+    expect_content,
+    greeting,
+    read_all,
+    reset,
+    stall,
+)
 
 each_loop = pytest.mark.each_loop
 
@@ -72,14 +82,19 @@ FAULTS = ("close", "reset", "timeout", "cancel", "garbage", "half line")
 """What may happen in place of an answer."""
 
 
-def fault(kind: str, reached: asyncio.Event) -> list[Step]:
-    """The server's part in a fault."""
+def fault(kind: str, reached: asyncio.Event, over: asyncio.Event | None = None) -> list[Step]:
+    """The server's part in a fault.
+
+    A server that does not read does not see that its client went away either: with `over` it
+    reads on, as soon as that is set, and so takes what was already on its way.
+    """
+    hang: list[Step] = [stall()] if over is None else [wait_for(over), read_all()]
     steps: dict[str, list[Step]] = {
         "close": [close()],
         "reset": [reset()],
-        "timeout": [stall()],
-        "cancel": [mark(reached), stall()],
-        "garbage": [b"what?\r\n", stall()],
+        "timeout": hang,
+        "cancel": [mark(reached), *hang],
+        "garbage": [b"what?\r\n", *hang],
         "half line": [b"25", close()],
     }
     return steps[kind]

@@ -14,7 +14,6 @@ Rules of this room:
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import socket
 from collections.abc import Iterable
@@ -95,8 +94,6 @@ def exit_of(error: BaseException) -> Exit:
     """Return what to exit with after this error."""
     if isinstance(error, Failure):
         return error.code
-    if isinstance(error, asyncio.CancelledError):
-        return Exit.INTERRUPTED
     if not isinstance(error, SMTPException):
         return Exit.DATAERR if isinstance(error, ValueError) else Exit.IOERR
     code = _of_conversation(error)

@@ -42,14 +42,11 @@ class Transaction(Envelope):
 class MailConnection(ESMTPConnection):
     """A protocol that takes mail."""
 
-    def _create_envelope(self) -> Transaction:
-        return Transaction()
+    transaction: Transaction
 
-    @property
-    def transaction(self) -> Transaction:
-        """aiosmtpd's envelope, known to be ours."""
-        assert isinstance(self.envelope, Transaction)
-        return self.envelope
+    def _create_envelope(self) -> Transaction:
+        self.transaction = Transaction()
+        return self.transaction
 
     # The envelope
 

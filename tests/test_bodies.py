@@ -1,0 +1,270 @@
+"""Content on its way out: the same octets from every kind of source, closed in time, never cut short."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from aiosmtpclient import bodies
+from aiosmtpclient.bodies import SLICE, opened, wire_slices
+from aiosmtpclient.content import InMemory, SourceKind, Stream
+from aiosmtpclient.errors import SMTPNotSupportedError
+
+BODY = b"Subject: dots\n\n.\n..two\rlast"
+WIRE = b"Subject: dots\r\n\r\n..\r\n...two\r\nlast\r\n"
+LONG = b"".join(b".%07d\r\n" % number for number in range(SLICE // 8))
+"""Longer than one slice, with a leading dot in every line."""
+
+
+class File:
+    """A file that only reads, and says how much was asked for, and in which thread."""
+
+    def __init__(self, *chunks: object) -> None:
+        self.chunks = list(chunks)
+        self.asked: list[int] = []
+        self.threads: set[int] = set()
+
+    def read(self, size: int = -1, /) -> bytes:
+        self.asked.append(size)
+        self.threads.add(threading.get_ident())
+        return self.chunks.pop(0) if self.chunks else b""  # type: ignore[return-value]
+
+
+async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+async def sent(content: InMemory | Stream, *, seven_bit: bool = False) -> list[bytes]:
+    """Everything that would be written, slice by slice."""
+    async with opened(content) as ready:
+        return [piece async for piece in wire_slices(ready, seven_bit=seven_bit)]
+
+
+def sources(body: bytes, folder: Path) -> dict[str, Callable[[], InMemory | Stream]]:
+    path = folder / "message.eml"
+    path.write_bytes(body)
+    octets = [body[i : i + 1] for i in range(len(body))]
+    return {
+        "memory": lambda: InMemory.of(body),
+        "path": lambda: Stream.of(path),
+        "file": lambda: Stream.of(io.BytesIO(body)),
+        "list": lambda: Stream.of([body[:7], b"", body[7:]]),
+        "generator": lambda: Stream.of(octet for octet in octets),
+        "async generator": lambda: Stream.of(pieces(*octets)),
+    }
+
+
+KINDS = ["memory", "path", "file", "list", "generator", "async generator"]
+
+
+# The octets
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("body", "wire"),
+    [(BODY, WIRE), (b"", b""), (b".", b"..\r\n"), (b"\r\n.\r\n", b"\r\n..\r\n"), (b"a\r\n", b"a\r\n")],
+    ids=["lines", "empty", "a dot", "a fake end", "clean"],
+)
+async def test_every_kind_of_source_gives_the_same_octets(
+    kind: str, body: bytes, wire: bytes, tmp_path: Path
+) -> None:
+    assert b"".join(await sent(sources(body, tmp_path)[kind]())) == wire
+
+
+@pytest.mark.parametrize("kind", ["memory", "path", "file"])
+async def test_long_content_leaves_in_slices(kind: str, tmp_path: Path) -> None:
+    slices = await sent(sources(LONG, tmp_path)[kind]())
+    assert len(slices) > 1
+    assert max(map(len, slices)) <= SLICE * 9 / 8  # a slice read, and a dot more for each of its lines
+    assert b"".join(slices) == LONG.replace(b".", b"..")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_no_slice_is_empty_for_that_would_look_like_progress(kind: str, tmp_path: Path) -> None:
+    assert b"" not in await sent(sources(BODY, tmp_path)[kind]())
+
+
+async def test_a_file_is_read_slice_by_slice_in_a_thread() -> None:
+    file = File(b"a\r\n" * 10, b"b")
+    assert await sent(Stream.of(file)) == [b"a\r\n" * 10, b"b", b"\r\n"]
+    assert file.asked == [SLICE, SLICE, SLICE]
+    assert threading.get_ident() not in file.threads
+
+
+async def test_at_most_one_slice_is_taken_from_an_iterator_before_it_is_asked_for() -> None:
+    taken = []
+
+    def source() -> Iterator[bytes]:
+        for number in range(3):
+            taken.append(number)
+            yield b"%d\r\n" % number
+
+    slices = wire_slices(Stream.of(source()), seven_bit=False)
+    async with contextlib.aclosing(slices):
+        assert await anext(slices) == b"0\r\n"
+        assert taken == [0]
+
+
+# What must not leave
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+async def test_an_octet_above_127_stops_a_stream_where_8bitmime_is_not_offered(
+    kind: str, tmp_path: Path
+) -> None:
+    body = b"caf\xc3\xa9\r\n"
+    assert b"".join(await sent(sources(body, tmp_path)[kind]())) == body
+    with pytest.raises(SMTPNotSupportedError):
+        await sent(sources(body, tmp_path)[kind](), seven_bit=True)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+async def test_a_nul_in_a_stream_stops_it(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        await sent(sources(b"a\0b", tmp_path)[kind]())
+
+
+@pytest.mark.parametrize("wrong", [None, "", "text"])
+async def test_a_file_that_has_nothing_yet_does_not_cut_the_message_short(wrong: object) -> None:
+    with pytest.raises(TypeError, match="made of bytes"):
+        await sent(Stream.of(File(b"first\r\n", wrong, b"second\r\n")))
+
+
+# Paths
+
+
+async def test_a_missing_file_is_noticed_when_it_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        async with opened(Stream.of(tmp_path / "none")):
+            pytest.fail("there is nothing to send")
+
+
+async def test_content_that_is_no_path_is_left_as_it_is() -> None:
+    for content in (InMemory.of(BODY), Stream.of(io.BytesIO(BODY)), Stream.of([BODY])):
+        async with opened(content) as ready:
+            assert ready is content
+
+
+async def test_a_callers_file_stays_open() -> None:
+    file = io.BytesIO(BODY)
+    assert b"".join(await sent(Stream.of(file))) == WIRE
+    assert not file.closed
+
+
+@pytest.mark.parametrize("error", [None, OSError, ValueError, asyncio.CancelledError])
+async def test_the_file_behind_a_path_is_closed_whatever_happens(
+    error: type[BaseException] | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "message.eml"
+    path.write_bytes(BODY)
+    with contextlib.suppress(OSError, ValueError, asyncio.CancelledError):
+        async with opened(Stream.of(path)) as ready:
+            assert isinstance(ready, Stream)
+            assert ready.kind is SourceKind.FILE
+            file = ready.source
+            assert isinstance(file, io.BufferedReader)
+            if error is not None:
+                raise error
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert file.closed
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file that makes its reader wait")
+async def test_a_cancelled_send_does_not_wait_for_a_disk_that_is_still_reading(tmp_path: Path) -> None:
+    path = tmp_path / "slow"
+    os.mkfifo(path)
+    slow_disk = os.open(path, os.O_RDWR)
+    try:
+        async with opened(Stream.of(path)) as ready:
+            slices = wire_slices(ready, seven_bit=False)
+            reading = asyncio.ensure_future(anext(slices))
+            os.write(slow_disk, b"a little")
+            await asyncio.to_thread(lambda: None)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            assert isinstance(ready, Stream)
+            file = ready.source
+            assert isinstance(file, io.BufferedReader)
+            raise asyncio.CancelledError
+    except asyncio.CancelledError:
+        assert not file.closed  # the thread has it; the loop was not held up
+    finally:
+        os.write(slow_disk, b"x" * SLICE)  # the disk answers at last
+        os.close(slow_disk)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert file.closed
+
+
+class SlowlyOpened:
+    """Stands in for `open`, and takes until it is told to go on."""
+
+    def __init__(self, error: OSError | None = None) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.error = error
+        self.file = io.BytesIO()
+
+    def __call__(self, path: object, mode: str) -> io.BytesIO:
+        self.begun.set()
+        self.go_on.wait()
+        if self.error is not None:
+            raise self.error
+        return self.file
+
+
+@pytest.mark.parametrize("error", [None, PermissionError()])
+async def test_a_file_that_opens_after_the_cancellation_is_not_left_open(
+    error: OSError | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slowly = SlowlyOpened(error)
+    monkeypatch.setattr(bodies, "open", slowly, raising=False)
+    sending = asyncio.create_task(sent(Stream.of(tmp_path)))
+    await asyncio.to_thread(slowly.begun.wait)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    slowly.go_on.set()
+    await asyncio.get_running_loop().shutdown_default_executor()
+    await asyncio.sleep(0)
+    assert slowly.file.closed is (error is None)
+
+
+# What the caller's own code raises
+
+
+class Broken(Exception):
+    """An error of the caller's."""
+
+
+def breaks() -> Iterator[bytes]:
+    yield b"begun\r\n"
+    raise Broken
+
+
+async def breaks_async() -> AsyncIterator[bytes]:
+    yield b"begun\r\n"
+    raise Broken
+
+
+class BrokenFile(File):
+    def read(self, size: int = -1, /) -> bytes:
+        if self.asked:
+            raise Broken
+        return super().read(size)
+
+
+@pytest.mark.parametrize("source", [breaks, breaks_async, lambda: BrokenFile(b"begun\r\n")])
+async def test_what_the_callers_source_raises_passes_through(source: Callable[[], object]) -> None:
+    slices = wire_slices(Stream.of(source()), seven_bit=False)  # type: ignore[arg-type]
+    assert await anext(slices) == b"begun\r\n"
+    with pytest.raises(Broken):
+        await anext(slices)
