@@ -209,7 +209,7 @@ class Connection:
 
     async def _perform(self, step: Step) -> list[Reply]:
         if step.handshake:
-            await self._handshake()
+            await self._handshake(step)
         elif step.ask is not None:
             answer = step.ask() if step.challenge is None else step.ask(step.challenge)
             step.answer = await answer if inspect.isawaitable(answer) else answer
@@ -281,7 +281,7 @@ class Connection:
 
     # -- TLS ---------------------------------------------------------------------------
 
-    async def _handshake(self) -> None:
+    async def _handshake(self, step: Step) -> None:
         protocol, security = self.protocol, self.security
         if security is None or protocol.transport is None:
             raise AssertionError("a handshake without settings")
@@ -291,8 +291,7 @@ class Connection:
             protocol.abort()  # the server waits for a handshake now
             raise
         protocol.check()  # it may have said something in the meantime, or gone away
-        if protocol.session.phase is not Phase.READY:
-            raise protocol.session.why()  # a 421 behind the 220 is no less injected than anything else
+        protocol.session.send(step)  # not behind the least octet that came after the 220
         try:
             async with asyncio.timeout(self.timeouts.connect):
                 transport = await self.loop.start_tls(

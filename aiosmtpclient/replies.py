@@ -139,6 +139,10 @@ class ReplyParser:
         """True if octets of an unfinished reply are held."""
         return bool(self._buffer) or self._code is not None
 
+    def begins(self, code: bytes) -> bool:
+        """True if what is held of an unfinished reply may become one with this code."""
+        return code.startswith(self._code or self._buffer[:3])
+
     def feed(self, data: bytes) -> list[Reply]:
         """Take what was read, return the replies it completes; look at `error` afterwards."""
         if self.error is not None:

@@ -161,7 +161,7 @@ class _Walk:
         # RFC 1847 section 2.1: what is signed must not be folded anew.
         inner = policy.clone(max_line_length=0) if signed else policy
         bodies = [self.part(each, inner, None) for each in part.__dict__["_payload"] or ()]
-        typed = _typed(part, policy, fields)
+        typed = _typed(policy, fields)
         boundary = typed.get_boundary()
         if not boundary:
             boundary = _new_boundary(bodies)
@@ -219,17 +219,16 @@ def _content_type(part: Message, policy: Policy[Message], fields: Iterable[Field
         if name.lower() == "content-type":
             simple = _TYPE.match(value) if isinstance(value, str) else None
             if simple is None:
-                typed = _typed(part, policy, fields)
+                typed = _typed(policy, fields)
                 return typed.get_content_maintype(), typed.get_content_subtype()
             return simple[1].lower(), simple[2].lower()
     main, _, sub = part.get_default_type().partition("/")
     return main, sub
 
 
-def _typed(part: Message, policy: Policy[Message], fields: Iterable[Field]) -> Message:
-    """Return a message that has the type of this part, and nothing else."""
+def _typed(policy: Policy[Message], fields: Iterable[Field]) -> Message:
+    """Return a message that has the Content-Type of these fields, and nothing else."""
     typed = Message(policy)
-    typed.set_default_type(part.get_default_type())
     # Parsed here once, and not for each question again.
     typed._headers = [  # type: ignore[attr-defined]
         (name, policy.header_fetch_parse(name, value))
@@ -307,7 +306,7 @@ def _simple_field(name: str, value: object, policy: Policy[Message]) -> str | No
         return None
     limit = policy.max_line_length or _NO_LIMIT
     if isinstance(policy, EmailPolicy) and hasattr(value, "name"):
-        line = _header_line(name, value)
+        line = _header_line(value)
         return line + "\r\n" if line and len(line) <= limit and _ONE_LINE.fullmatch(line) else None
     if isinstance(policy, EmailPolicy) and policy.refold_source not in ("long", "none"):
         return None
@@ -319,13 +318,11 @@ def _simple_field(name: str, value: object, policy: Policy[Message]) -> str | No
     return "\r\n".join([*lines, ""]) if max(map(len, lines)) <= limit else None
 
 
-def _header_line(name: str, header: Any) -> str:
+def _header_line(header: Any) -> str:
     """Return the line that a header object folds if it is too long; nothing if that is not certain."""
     kind = type(header)
     tree = getattr(header, "_parse_tree", None)
-    if not tree or getattr(kind, "fold", None) is not BaseHeader.fold or header.name.lower() != name.lower():
-        return ""
-    if not header.isascii():
+    if not tree or getattr(kind, "fold", None) is not BaseHeader.fold or not header.isascii():
         return ""
     echoes = getattr(getattr(kind, "parse", None), "__func__", None) in _ECHOING
     text = str(header if echoes else tree)

@@ -43,6 +43,15 @@ MAX_UNCLAIMED = 1000
 """Replies kept for a caller who writes raw octets before he reads; beyond it the server babbles."""
 
 
+class Challenge(Reply):
+    """A 334, which a server may echo a secret in: a traceback with locals must not show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Reply(code={self.code}, message=***)"
+
+
 class Session:
     """What one connection knows.
 
@@ -97,6 +106,11 @@ class Session:
         """True if a new transaction may start here."""
         return self.phase is Phase.READY and self.in_step
 
+    @property
+    def _uninvited(self) -> bool:
+        """A part of a reply is here, and nobody asked for one."""
+        return self._parser.pending and not self._owing and self.unclaimed is None
+
     # -- the way out -------------------------------------------------------------------
 
     def send(self, step: Step) -> bytes:
@@ -105,6 +119,8 @@ class Session:
         Raises:
             SMTPException: the connection is of no further use.
         """
+        if self.failure is None and self.phase is not Phase.CLOSING and self._uninvited:
+            self._break("octets that nobody asked for")
         if self.failure is not None or self.phase in (Phase.CLOSING, Phase.CLOSED):
             raise self.why()
         self.phase = step.during
@@ -161,7 +177,8 @@ class Session:
         if self.failure is None and self.phase not in (Phase.CLOSING, Phase.CLOSED):
             if self._parser.error is not None:
                 self._break(self._parser.error)
-            elif self._parser.pending and not self._owing and self.unclaimed is None:
+            elif self._uninvited and not self._parser.begins(b"421"):
+                # A 421 may come in pieces. Until it is whole nothing is written, see `send`.
                 self._break("octets that nobody asked for")
         return complete
 
@@ -194,8 +211,8 @@ class Session:
 
     def _censor(self, reply: Reply, step: Step | None) -> Reply:
         if _is_challenge(reply, step):
-            self._tell("reply", b"334 " + MASK + b"\r\n")  # a challenge: needed as it is, shown to nobody
-            return reply
+            self._tell("reply", b"334 " + MASK + b"\r\n")  # needed as it is, shown to nobody
+            return Challenge(*reply)
         message = self._mask(reply.message)
         if self._trace is not None or logger.isEnabledFor(logging.DEBUG):
             *heads, tail = message.split(b"\n")

@@ -338,8 +338,10 @@ class Verbs:
         asked = any(option.upper() == "SMTPUTF8" for option in options)
         if asked and not self.has_extn("smtputf8"):
             raise SMTPNotSupportedError("the server does not offer SMTPUTF8, which the options ask for")
-        utf8 = asked or self._may_use_utf8(address.path)
-        line = commands.mail(address.path, options, utf8=utf8)
+        needed = self._may_use_utf8(address.path)
+        if needed and not asked:
+            options = (*options, "SMTPUTF8")  # without it the server may not take such an address (RFC 6531)
+        line = commands.mail(address.path, options, utf8=asked or needed)
         reply = await self._command(line, "MAIL", then=Phase.MAIL)
         if reply.positive and self._connection is not None:
             self._connection.recipients = []

@@ -444,6 +444,13 @@ def test_a_missing_boundary_is_made_up_and_not_kept(subtype: str) -> None:
     assert message.get_boundary() is None
 
 
+@pytest.mark.parametrize("by", [MODERN, LEGACY])
+def test_a_missing_boundary_goes_to_a_line_of_its_own_as_by_the_library(by: Policy) -> None:
+    for limit in range(20, 90):
+        for subtype in ("mixed", "related"):
+            assert agree(parts(subtype), by.clone(max_line_length=limit)) is not None
+
+
 def test_a_missing_boundary_joins_the_other_parameters() -> None:
     for message in (parts("related", type="text/html"), parts("mixed", charset="utf-8", x="y" * 80)):
         agree_under_all(message)
@@ -508,7 +515,34 @@ def test_a_policy_of_somebody_s_own_is_asked() -> None:
     written = agree(message, wire(Strict()))
     assert written is not None
     assert b"X-Note: HELLO\r\n" in written.octets
-    agree(message, policy.compat32.clone(linesep="\r\n"))
+
+
+def test_lines_that_start_with_from_are_marked_where_the_policy_says_so() -> None:
+    message = letter()
+    message.set_content("From me\n")
+    written = agree(message, LEGACY.clone(mangle_from_=True))
+    assert written is not None
+    assert written.octets.endswith(b"\r\n>From me\r\n")
+
+
+def test_line_ends_are_those_of_the_policy() -> None:
+    assert write(letter(), policy.default) == (by_library(letter(), policy.default), False)
+
+
+def test_headers_are_folded_anew_where_the_policy_says_so() -> None:
+    parsed = email.message_from_bytes(b"Date: mon, 1 jan 2024 00:00:00 +0000\n\nbody\n")
+    written = agree(parsed, MODERN.clone(refold_source="all"))
+    assert written is not None
+    assert written.octets.startswith(b"Date: Mon, 01 Jan 2024")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("value", ["a | b", "a|  | b", "| b", "a| b ", "a|\tb|\t c", "a|b", "a|", " a | |b"])
+def test_blanks_where_a_header_was_folded_are_kept_as_by_the_library(value: str, end: str) -> None:
+    message = Message()
+    message.set_raw("Subject", value.replace("|", end))
+    for by in POLICIES + ODD_POLICIES:
+        agree(message, by)
 
 
 @pytest.mark.parametrize("kind", [Shouting, Reworded])
@@ -609,6 +643,8 @@ def _with(payload: object, kind: str) -> Message:
         _with([letter(), letter()], "message/rfc822"),
         _with([letter(), letter()], "message/delivery-status"),
         _with([letter()], "message_delivery/status"),
+        _with("text\n", "message-delivery/status"),
+        _with(None, "multipart_signed/x"),
         _with([letter()], "multipart-signed/x"),
         _with("text\n", "x-y/z"),
     ],
@@ -628,10 +664,11 @@ def test_a_content_type_that_is_an_object_is_asked(value: Header) -> None:
     agree_under_all(message)
 
 
-def test_the_parts_of_a_digest_are_messages() -> None:
+@pytest.mark.usefixtures("no_library")
+@pytest.mark.parametrize("by", [MODERN, LEGACY])
+def test_the_parts_of_a_digest_are_messages(by: Policy) -> None:
     octets = b'Content-Type: multipart/digest; boundary="b"\n\n--b\n\nSubject: x\n\nbody\n\n--b--\n'
-    for by in (MODERN, LEGACY):
-        agree_under_all(email.message_from_bytes(octets, policy=by))
+    assert write(email.message_from_bytes(octets, policy=by), by) == (octets.replace(b"\n", b"\r\n"), True)
 
 
 def test_8_bit_text_in_7_bits_is_encoded_by_the_library() -> None:

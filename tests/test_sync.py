@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import io
 import logging
@@ -349,6 +350,24 @@ def test_no_traceback_with_locals_shows_a_password(smtp: SMTP) -> None:
     with pytest.raises(SMTPAuthenticationError) as caught:
         smtp.login("user", secret())
     assert secret() not in shown_by(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "at_once", "challenges"),
+    [("PLAIN", True, 0), ("PLAIN", False, 1), ("LOGIN", True, 1), ("LOGIN", False, 2), ("CRAM-MD5", True, 1)],
+)
+def test_no_traceback_with_locals_shows_a_password_when_the_server_falls_silent(
+    mechanism: str, at_once: bool, challenges: int
+) -> None:
+    asked: list[Step] = ["", b"334 PGE+\r\n"] * challenges
+    with ScriptedServer([greeting(), ehlo(f"AUTH {mechanism}"), *asked, "", stall()]) as server:
+        smtp = SMTP(server.host, server.port, timeout=0.1)
+        with pytest.raises(SMTPTimeoutError) as caught:
+            smtp.login("user", secret(), initial_response_ok=at_once)
+    shown = shown_by(caught.value)
+    for leak in (secret(), f"\0user\0{secret()}"):
+        assert leak not in shown
+        assert base64.b64encode(leak.encode()).decode() not in shown
 
 
 @pytest.mark.parametrize("flaw", ["\0", "\ud800"])
