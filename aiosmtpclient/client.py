@@ -199,7 +199,7 @@ class AsyncSMTP(Verbs):
         async with self._my_turn():
             connection = self._connected()
             try:
-                reply = await connection.run(dialogues.quit_())
+                reply = await self._converse(dialogues.quit_())
                 await connection.finish()
                 return reply
             finally:

@@ -23,7 +23,7 @@ import itertools
 import ssl
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from socket import AF_UNIX, socket
+from socket import socket
 from typing import TypeVar
 
 from . import tls
@@ -89,7 +89,9 @@ class Endpoint:
         if self.sock is None:
             return tls.is_local(self.host)
         with contextlib.suppress(OSError):
-            return self.sock.family == AF_UNIX or tls.is_local_peer(self.sock.getpeername())
+            # By name: Windows has no socket.AF_UNIX to compare with.
+            family = getattr(self.sock.family, "name", "")
+            return family == "AF_UNIX" or tls.is_local_peer(self.sock.getpeername())
         return False
 
 

@@ -32,6 +32,9 @@ Rules of this room:
 * The text starts with what failed and ends with what the server said.
 """
 
+# pyright: reportIncompatibleVariableOverride=false
+# smtplib's stubs declare looser types (bytes | str, plain tuples) than what is ever stored here.
+
 from __future__ import annotations
 
 import enum
