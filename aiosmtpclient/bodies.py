@@ -24,8 +24,8 @@ from typing import cast
 
 from .content import InMemory, LineNormaliser, Readable, SourceKind, Stream
 
-SLICE = 256 * 1024
-"""Octets read and written at a time."""
+SLICE = 64 * 1024
+"""Octets read and written at a time. What is written is seen to leave by as much at once."""
 
 
 @contextlib.asynccontextmanager
@@ -82,12 +82,18 @@ async def wire_slices(content: InMemory | Stream, *, seven_bit: bool) -> AsyncGe
             yield wire[start : start + SLICE]
         return
     normaliser = LineNormaliser(seven_bit=seven_bit)
+    # What is awaited leaves as it comes. An iterable that is there, of lines say, is gathered.
+    at_once = content.kind is not SourceKind.ITERABLE
+    held = bytearray()
     async with contextlib.aclosing(_chunks(content)) as chunks:
         async for chunk in chunks:
-            if piece := normaliser.feed(chunk):
-                yield piece
-    if piece := normaliser.finish():
-        yield piece
+            held += normaliser.feed(chunk)
+            while len(held) >= SLICE or (held and at_once):
+                yield bytes(held[:SLICE])
+                del held[:SLICE]
+    held += normaliser.finish()
+    if held:
+        yield bytes(held)
 
 
 async def _chunks(content: Stream) -> AsyncGenerator[bytes, None]:

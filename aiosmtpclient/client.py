@@ -27,9 +27,9 @@ from typing import ClassVar, Literal, Self, TypedDict, Unpack
 
 from . import commands, dialogues, opening, transactions
 from .bodies import opened
-from .connection import cancel_later
+from .connection import Connection, cancel_later
 from .delivery import Ledger, Outcome, SendResult
-from .errors import Delivery
+from .errors import Delivery, SMTPServerDisconnected
 from .message import Body, Envelope, Prepared, prepare, prepare_message
 from .opening import Plan
 from .replies import Reply
@@ -41,6 +41,16 @@ from .tls import TLSPolicy
 from .verbs import Verbs, stamped
 
 DEFAULT_TIMEOUTS = Timeouts()
+
+
+def _credentials(username: str | None, password: str | None) -> Credentials | None:
+    """No user name, no login. No password is most likely a forgotten one, and would lock the account."""
+    if not username:
+        return None
+    credentials = Credentials(username, password or "")
+    if password is None:
+        raise ValueError("a username needs a password")
+    return credentials
 
 
 class Options(TypedDict, total=False):
@@ -62,7 +72,8 @@ class AsyncSMTP(Verbs):
 
     `async with` connects (greeting, EHLO, TLS by policy, login if a user name is given) and
     quits; `connect()` and `quit()` do the same by hand. One client may be shared by many tasks:
-    what they send takes turns.
+    what they send takes turns. A connection that was lost since, to an idle limit of the server
+    or to a cancelled send, is made anew by the next send.
 
     Args:
         host: a name, an address, `"host:port"`, or a path that starts with "/" (a Unix socket).
@@ -127,10 +138,12 @@ class AsyncSMTP(Verbs):
             server_hostname=server_hostname,
             timeouts=Timeouts.of(timeout),
             local_hostname=local_hostname,
-            credentials=Credentials(username, password or "") if username else None,
+            credentials=_credentials(username, password),
             allow_cleartext_auth=allow_cleartext_auth,
             trace=trace,
         )
+        self._entered = 0
+        self._closings = 0
         super().__init__(self._plan.settings(source_address=source_address))
 
     # -- connecting --------------------------------------------------------------------
@@ -157,30 +170,53 @@ class AsyncSMTP(Verbs):
         """
         async with self._my_turn():
             self._settings = self._plan.settings(host, port, source_address or self.source_address)
-            greeting = await self._open()
-            try:
-                await opening.make_ready(self._connected(), self._settings)
-            except BaseException:
-                self._connection = None
-                raise
-            return greeting
+            return await self._open()
 
     async def _open(self) -> Reply:
-        """Connect and read the greeting; no more."""
+        """Connect and make ready, by the settings; the caller holds the turn."""
+        self._connected_by_settings = False
         if self._connection is not None:
             old, self._connection = self._connection, None
             await opening.farewell(old)
-        self._connection, greeting = await opening.dial(self._settings)
+        closings = self._closings
+        connection, greeting = await opening.dial(self._settings)
+        await opening.make_ready(connection, self._settings)
+        if self._closings != closings:
+            connection.drop()
+            raise SMTPServerDisconnected("the client was closed while it connected")
+        self._connection, self._connected_by_settings = connection, True
         return greeting
 
+    async def _ready(self) -> Connection:
+        """The connection for a send, made anew if it was lost: nothing of this message was sent.
+
+        Not if it was brought up by hand, with `starttls`, `login` or a socket that was given: a
+        new one would lack what was done to the old.
+        """
+        if self._connected_by_settings and not self.is_connected and self._plan.sock is None:
+            await self._open()
+        return await self._greet_if_needed()
+
     async def __aenter__(self) -> Self:
-        if not self.is_connected:
-            await self.connect()
+        self._entered += 1
+        try:
+            async with self._my_turn():
+                if not self.is_connected:
+                    self._settings = self._plan.settings(source_address=self.source_address)
+                    await self._open()
+        except BaseException:
+            self._entered -= 1
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._entered -= 1
+        if self._entered > 0:  # entered by several tasks: the last one to leave quits
+            return
+        self._connected_by_settings = False
+        self._closings += 1
         # Whatever the server makes of QUIT, what it accepted before stays accepted.
         connection, self._connection = self._connection, None
         if connection is None:
@@ -198,6 +234,7 @@ class AsyncSMTP(Verbs):
         """
         async with self._my_turn():
             connection = self._connected()
+            self._connected_by_settings = False
             try:
                 reply = await self._converse(dialogues.quit_())
                 await connection.finish()
@@ -207,7 +244,9 @@ class AsyncSMTP(Verbs):
                 connection.drop()
 
     def close(self) -> None:
-        """Close the connection at once, without QUIT."""
+        """Close the connection at once, without QUIT; one that is being made is closed when it is there."""
+        self._connected_by_settings = False
+        self._closings += 1
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.drop()
@@ -243,9 +282,10 @@ class AsyncSMTP(Verbs):
         Args:
             from_addr: the reverse-path; empty for a bounce.
             to_addrs: one address or any iterable of them.
-            msg: octets, ASCII text, a message object, a path, a binary file, or an iterable or
-                asynchronous iterable of bytes, which are streamed. Line ends are made CRLF and
-                leading dots are doubled on the way.
+            msg: octets, a message object, a `pathlib.Path`, a binary file, or an iterable or
+                asynchronous iterable of bytes; the last four are streamed. A `str` is the content
+                itself, in ASCII, never a file's name. Line ends are made CRLF and leading dots are
+                doubled on the way.
             mail_options: parameters for MAIL, such as "BODY=8BITMIME" (RFC 5321 section 4.1.2).
             rcpt_options: parameters for each RCPT, such as "NOTIFY=NEVER" (RFC 3461).
             all_or_nothing: one refused recipient refuses all, and nothing is delivered.
@@ -288,6 +328,8 @@ class AsyncSMTP(Verbs):
         fields in a message that was resent). Bcc does not leave, and `msg` is not changed.
         Arguments, result and errors are otherwise those of `sendmail`.
         """
+        if not isinstance(msg, Message):
+            raise TypeError(f"send_message takes message objects; for {type(msg).__name__} there is sendmail")
         to_addrs = (to_addrs,) if isinstance(to_addrs, str) else to_addrs
         to_addrs = tuple(to_addrs) if to_addrs is not None else None
         options = Envelope(
@@ -319,7 +361,7 @@ class AsyncSMTP(Verbs):
         ledger = Ledger(envelope.recipients)
         with stamped(ledger):
             async with self._my_turn():
-                connection = await self._greet_if_needed()
+                connection = await self._ready()
                 extensions = connection.session.extensions
                 prepared = (make or prepare_envelope)("8bitmime" in extensions, "smtputf8" in extensions)
                 ledger.begin(recipient.text for recipient in prepared.recipients)
@@ -353,6 +395,8 @@ class AsyncSMTP(Verbs):
             messages: message objects (sent as by `send_message`) or `Envelope`s.
             ordered: yield in the order of the messages. One connection always does.
         """
+        if isinstance(messages, Message | Envelope):
+            raise TypeError("send_messages takes an iterable of messages; for one there is send_message")
         index = 0
         async with contextlib.aclosing(_each(messages)) as each:
             async for message in each:

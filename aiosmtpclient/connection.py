@@ -429,8 +429,10 @@ def _connect_error(error: Exception, endpoint: Endpoint, security: TLSSettings |
     if security is not None and isinstance(error, ssl.SSLError | ssl.CertificateError | ConnectionResetError):
         return tls.failure(error, endpoint.name)
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, ConnectionRefusedError):
+        reason = "connection refused; is a server running there?"
     kind = SMTPConnectionRefusedError if isinstance(error, ConnectionRefusedError) else SMTPConnectError
-    failure = kind(-1, f"no connection to {endpoint.name}: {reason}".encode())
+    failure = kind(-1, f"no connection to {endpoint.name}: {reason}".encode("utf-8", "backslashreplace"))
     failure.errno = getattr(error, "errno", None)
     return failure
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .errors import Delivery, RecipientOutcome
+from .errors import Delivery, RecipientOutcome, SMTPException
 from .replies import Reply
 
 if TYPE_CHECKING:
@@ -166,6 +166,16 @@ class Outcome:
     error: Exception | None = None
     attempts: int = 1
     connection: int | None = None
+
+    @property
+    def temporary(self) -> bool:
+        """True if the same attempt may succeed later."""
+        return isinstance(self.error, SMTPException) and self.error.temporary
+
+    @property
+    def permanent(self) -> bool:
+        """True if the same attempt would fail again."""
+        return isinstance(self.error, SMTPException) and self.error.permanent
 
     @property
     def outcomes(self) -> Sequence[RecipientOutcome]:

@@ -118,7 +118,9 @@ class SMTPServerDisconnected(SMTPException, smtplib.SMTPServerDisconnected, Conn
         return True
 
     def __str__(self) -> str:
-        said = f"; the server last said: {self.last_reply.display}" if self.last_reply else ""
+        # Only what may be the reason: an answer to EHLO, say, is none.
+        telling = self.last_reply is not None and self.last_reply.code >= 400
+        said = f"; the server last said: {self.last_reply.display}" if self.last_reply and telling else ""
         return super().__str__() + said
 
 
@@ -293,7 +295,7 @@ class SMTPSenderRefused(SMTPResponseException, smtplib.SMTPSenderRefused):
         self.sender = sender
 
     def _what(self) -> str:
-        return f"the sender {self.sender or '<>'} was refused"
+        return f"the server refused MAIL FROM:<{self.sender}>"
 
 
 class SMTPDataError(SMTPResponseException, smtplib.SMTPDataError):

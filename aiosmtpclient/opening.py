@@ -37,7 +37,7 @@ from .errors import (
 )
 from .replies import Reply
 from .session import Trace
-from .steps import AuthObject, Dialogue
+from .steps import AuthObject, Dialogue, Phase
 from .timeouts import Timeouts
 from .tls import TLSPolicy
 
@@ -112,7 +112,9 @@ class Plan:
         Raises:
             ValueError: a port that is no number, an unknown policy, an impossible host name.
         """
-        host, port = split_port(host, port) if host or port else split_port(self.host, self.port)
+        if not host and not port:
+            host, port = self.host, self.port
+        host, port = split_port(host or "", port_number(port))
         sock = self.sock
         host = host or ("" if sock is not None else "localhost")
         port = port or self._default_port()
@@ -120,8 +122,7 @@ class Plan:
         named = bool(host) and not endpoint.unix
         return Settings(
             endpoint=endpoint,
-            # A Unix socket, or one that was given, has no port to tell a policy by.
-            policy=TLSPolicy.of(self.tls, port=port if named and sock is None else 0, local=endpoint.local),
+            policy=TLSPolicy.of(self.tls, port=0 if endpoint.unix else port, local=endpoint.local),
             security=TLSSettings(self.tls_context, self.server_hostname or (host if named else "localhost")),
             timeouts=self.timeouts,
             local_hostname=self.local_hostname,
@@ -136,6 +137,18 @@ class Plan:
         return SMTP_SSL_PORT if implicit and not self.lmtp else self.default_port
 
 
+def port_number(port: int | str) -> int:
+    """The port as a number; one that came as text, from an environment variable say, is understood.
+
+    Raises:
+        SMTPConnectError: it is none (an `OSError` in smtplib too).
+    """
+    number = int(port) if isinstance(port, str) and port.isascii() and port.isdigit() else port
+    if not isinstance(number, int) or not 0 <= number <= 65535:
+        raise SMTPConnectError(-1, f"a port is a number from 0 to 65535, not {port!r}".encode())
+    return number
+
+
 def split_port(host: str, port: int) -> tuple[str, int]:
     """Understand "host:port" as smtplib does: only if no port is given, and never in an IPv6 address.
 
@@ -145,9 +158,7 @@ def split_port(host: str, port: int) -> tuple[str, int]:
     if port or host.startswith("/") or host.count(":") != 1:
         return host, port
     host, _, digits = host.partition(":")
-    if not (digits.isascii() and digits.isdigit() and int(digits) <= 65535):
-        raise SMTPConnectError(-1, f"no port number: {digits!r} in {host}:{digits}".encode())
-    return host, int(digits)
+    return host, port_number(digits)
 
 
 def own_name() -> str | None:
@@ -187,7 +198,8 @@ async def dial(settings: Settings) -> tuple[Connection, Reply]:
 async def farewell(connection: Connection) -> None:
     """QUIT if that is safe, then close. What the server makes of it changes nothing any more."""
     try:
-        if connection.alive and connection.session.reusable:
+        session = connection.session
+        if connection.alive and session.in_step and session.phase in (Phase.READY, Phase.MAIL):
             with contextlib.suppress(SMTPException, TimeoutError):
                 async with asyncio.timeout(FAREWELL):
                     await connection.run(dialogues.quit_())

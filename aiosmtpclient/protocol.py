@@ -11,7 +11,8 @@ Rules of this room:
 * The greeting's future exists before the transport does: on uvloop the greeting can arrive
   before `create_connection` returns.
 * One timer a connection, none a reply. `watch` moves a deadline; the timer looks at it when it
-  fires. Each reply moves the deadline on, and so does every octet that the kernel takes.
+  fires. Each reply moves the deadline on, and so does every octet that the kernel takes. Inside
+  TLS that shows only now and then, so little is buffered there.
 * When the connection fails, every future fails, each with an error of its own.
 * The protocol knows no client, so an unclosed client can be collected while the transport
   still holds the protocol, and can warn.
@@ -29,6 +30,9 @@ from .session import Session
 from .steps import Phase, Step
 
 Replies = asyncio.Future[list[Reply]]
+
+HIGH_WATER = 64 * 1024
+"""Octets the transport may hold before it says stop; asyncio's own limit inside TLS is 512 KiB."""
 
 
 class SMTPProtocol(asyncio.Protocol):
@@ -63,6 +67,7 @@ class SMTPProtocol(asyncio.Protocol):
         """Take the transport."""
         # No isinstance(): uvloop's transports are no subclasses, and it swallows what fails here.
         self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(HIGH_WATER)
 
     def data_received(self, data: bytes) -> None:
         """Hand the octets to the session, and the replies to whoever waits for them."""
@@ -143,19 +148,23 @@ class SMTPProtocol(asyncio.Protocol):
 
     async def drain(self, waiter: Replies | None = None) -> None:
         """Wait until the transport takes more, a reply came, or the connection is gone."""
-        while self._paused and not self.closed.done() and not (waiter is not None and self._answered(waiter)):
+        if not self._paused:
+            await asyncio.sleep(0)  # a fast server must not keep everybody else from the loop
+        while self._paused and self.session.failure is None and not self._answered(waiter):
             self._drain = self._loop.create_future()
             await self._drain
         if self.session.failure is not None:
             raise self.session.why()
 
-    def _answered(self, waiter: Replies) -> bool:
+    def _answered(self, waiter: Replies | None) -> bool:
+        if waiter is None:
+            return False
         owing = self.session.owing
-        return waiter.done() or bool(owing is not None and owing.received)
+        return waiter.done() or (owing is not None and bool(owing.received))
 
     def upgrade(self, transport: asyncio.Transport) -> None:
         """TLS is up: from now on everything goes through this transport."""
-        self.transport = transport
+        self.connection_made(transport)
         self.session.forget()
 
     def abort(self, error: SMTPException | None = None) -> None:
@@ -179,12 +188,16 @@ class SMTPProtocol(asyncio.Protocol):
         """Close the connection once what was written has left."""
         self.session.fail(self._closed_here())
         self._fail_waiters()
+        self._wake()
         self.unwatch()
         if self.transport is not None:
             self.transport.close()
 
     def _closed_here(self) -> SMTPException:
-        text = f"the connection to {self.session.peer} was closed on this side"
+        text = (
+            f"the connection to {self.session.peer} was closed on this side, "
+            "by close() or because what was under way there ended half-way"
+        )
         return SMTPServerDisconnected(text, last_reply=self.session.last_reply)
 
     # -- the clock ---------------------------------------------------------------------
@@ -221,6 +234,8 @@ class SMTPProtocol(asyncio.Protocol):
             owing = self.session.owing
             phase = owing.verb if owing is not None and owing.content is None else self._doing
             text = f"{self.session.peer} took longer than {self._seconds:g} s ({phase})"
+            if phase == "greeting" and not self.session.encrypted:
+                text += "; if it speaks TLS from the first octet, use tls='implicit' or SMTP_SSL"
             self.abort(SMTPTimeoutError(text, phase=phase))
 
     def _buffered(self) -> int:

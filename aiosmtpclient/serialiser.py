@@ -325,8 +325,7 @@ def _header_line(header: Any) -> str:
     if not tree or getattr(kind, "fold", None) is not BaseHeader.fold or not header.isascii():
         return ""
     echoes = getattr(getattr(kind, "parse", None), "__func__", None) in _ECHOING
-    text = str(header if echoes else tree)
-    return f"{header.name}: {text}" if text else ""
+    return f"{header.name}: {header if echoes else tree!s}"
 
 
 # --- Copies ---

@@ -165,6 +165,7 @@ class Session:
     def forget(self) -> None:
         """TLS is up: nothing learnt in clear counts any more (RFC 3207 section 4.2)."""
         self.encrypted = True
+        self.authenticated = False
         self.extensions = Extensions()
 
     # -- the way back ------------------------------------------------------------------

@@ -24,7 +24,7 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         for seconds in (self.connect, self.reply, self.write, self.final):
-            if seconds is not None and not seconds > 0:
+            if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
                 raise ValueError(
                     f"a timeout must be more than 0 seconds, not {seconds!r}; None waits for ever"
                 )

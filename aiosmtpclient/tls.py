@@ -207,7 +207,7 @@ def may_try_another(policy: TLSPolicy, *, encrypted: bool, local: bool) -> bool:
 
 
 # X509_V_ERR_* of OpenSSL → what is wrong, and what to do about it.
-_TRUST = "to trust it, pass a tls_context= that has loaded it or its CA"
+_TRUST = "to trust it, pass a tls_context= (context= in the blocking classes) that has loaded it or its CA"
 _NAME = "if that name is right, pass it as server_hostname="
 _CLOCK = "check this machine's clock; only a tls_context= of your own can accept it"
 _VERIFY_ERRORS = {

@@ -51,6 +51,7 @@ class Verbs:
         self._settings = settings
         self._credentials = settings.credentials
         self._connection: Connection | None = None
+        self._connected_by_settings = False
         self._turn = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._auth_answers = 0
@@ -75,12 +76,18 @@ class Verbs:
         return self._connection
 
     async def _converse(self, dialogue: Dialogue[T], *, home: Collection[Phase] = ()) -> T:
-        """Drive a dialogue; the caller holds the turn."""
-        connection = self._connected()
-        if connection.session.phase is Phase.CONTENT and not home:
-            raise RuntimeError("the server waits for what docmd() began: it would take this as more of that")
+        """Drive a dialogue; the caller holds the turn. Without `home` it may not go on with content."""
+        connection = self._connected() if home else self._at_rest()
         connection.leave_raw()
         return await connection.run(dialogue, home=home or (Phase.READY, Phase.MAIL))
+
+    def _at_rest(self) -> Connection:
+        """The connection, if a command written now would be taken for one."""
+        connection = self._connected()
+        connection.leave_raw()
+        if connection.session.phase is Phase.CONTENT:
+            raise RuntimeError("the server waits for what docmd() began: it would take this as more of that")
+        return connection
 
     async def _command(self, line: bytes, verb: str, *, then: Phase | None = None) -> Reply:
         async with self._my_turn():
@@ -180,8 +187,7 @@ class Verbs:
             await self._greet_if_needed()
 
     async def _greet_if_needed(self) -> Connection:
-        connection = self._connected()
-        connection.leave_raw()
+        connection = self._at_rest()
         if connection.ehlo is None and connection.helo is None:
             await opening.say_hello(connection, self._settings)
         return connection
@@ -200,6 +206,7 @@ class Verbs:
             connection = await self._greet_if_needed()
             if not self.has_extn("starttls"):
                 raise SMTPNotSupportedError(f"{connection.session.peer} does not offer STARTTLS")
+            self._connected_by_settings = False
             known = self._settings.security
             name = server_hostname or known.server_hostname
             connection.security = TLSSettings(context or known.context, name)
@@ -237,6 +244,7 @@ class Verbs:
         password = ""  # what fails below must not show it
         async with self._my_turn():
             connection = await self._greet_if_needed()
+            self._connected_by_settings = False
             self._credentials = credentials
             return await opening.login(
                 connection, self._settings, credentials, mechanisms, initial_response_ok=initial_response_ok
@@ -259,10 +267,10 @@ class Verbs:
             SMTPAuthenticationError: refused.
         """
         async with self._my_turn():
-            connection = self._connected()
-            connection.leave_raw()
+            connection = self._at_rest()
             opening.check_cleartext(connection, self._settings)
             self._auth_answers = 0
+            self._connected_by_settings = False
 
             def counted(*challenge: bytes) -> str | bytes | Awaitable[str | bytes | None] | None:
                 self._auth_answers += 1
@@ -366,10 +374,10 @@ class Verbs:
         Raises:
             SMTPDataError: DATA itself was refused.
         """
-        ledger = Ledger(self._connection.recipients if self._connection is not None else ())
+        ledger = Ledger(())
         with stamped(ledger):
             async with self._my_turn():
-                self._connected()
+                ledger.begin(self._connected().recipients)
                 # The envelope stands already; content is all that is wanted here.
                 prepared = prepare("", "postmaster", msg, eightbitmime=True, smtputf8=True)
                 async with opened(prepared.content) as content:

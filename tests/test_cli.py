@@ -369,7 +369,7 @@ def test_a_port_behind_brackets_must_be_one() -> None:
         ("use tls='starttls' or 'implicit', or", "use --tls starttls or implicit, or"),
         ("requires; pass tls='implicit', then", "requires; pass --tls implicit, then"),
         (
-            "pass a tls_context= that has loaded it or its CA (x)",
+            "pass a tls_context= (context= in the blocking classes) that has loaded it or its CA (x)",
             "pass a --ca-file with it or its CA in it (x)",
         ),
         ("pass it as server_hostname= (x)", "pass it as --server-hostname (x)"),

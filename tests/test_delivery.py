@@ -196,6 +196,22 @@ def test_an_outcome_has_the_account_of_its_error() -> None:
     assert Outcome(0, ENVELOPE, REFUSED, error=error).outcomes == ledger.outcomes
 
 
+@pytest.mark.parametrize(
+    ("error", "temporary", "permanent"),
+    [
+        (None, False, False),
+        (ValueError(), False, False),
+        (SMTPRecipientsRefused({A: GONE}), False, True),
+        (SMTPRecipientsRefused({A: FULL}), True, False),
+    ],
+)
+def test_an_outcome_says_whether_another_attempt_may_help(
+    error: Exception | None, temporary: bool, permanent: bool
+) -> None:
+    outcome = Outcome(0, ENVELOPE, REFUSED, error=error)
+    assert (outcome.temporary, outcome.permanent) == (temporary, permanent)
+
+
 @pytest.mark.parametrize("error", [None, ValueError()])
 def test_an_outcome_without_an_account_is_empty_instead_of_an_error(error: Exception | None) -> None:
     assert Outcome(0, ENVELOPE, NOT_SENT, error=error).outcomes == ()

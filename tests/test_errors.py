@@ -334,8 +334,8 @@ def test_the_first_digit_of_the_reply_says_whether_to_try_again(
             SMTPAuthenticationError(535, b"no", command="PLAIN"),
             "the server refused the credentials (PLAIN): 535 no",
         ),
-        (SMTPSenderRefused(550, b"no", "me@x"), "the sender me@x was refused: 550 no"),
-        (SMTPSenderRefused(550, b"no", ""), "the sender <> was refused: 550 no"),
+        (SMTPSenderRefused(550, b"no", "me@x"), "the server refused MAIL FROM:<me@x>: 550 no"),
+        (SMTPSenderRefused(550, b"no", ""), "the server refused MAIL FROM:<>: 550 no"),
         (
             SMTPDataError(554, b"one\ntwo", reply=Reply(554, b"one\ntwo"), command="end of content"),
             "the server refused end of content: 554 one / two",

@@ -195,6 +195,35 @@ def test_half_a_reply_is_finished_by_the_next_read() -> None:
     assert parser.feed(b"ree\r\n") == [Reply(550, b"three")]
 
 
+@pytest.mark.parametrize(
+    ("held", "may_be"),
+    [
+        (b"", True),
+        (b"4", True),
+        (b"42", True),
+        (b"421", True),
+        (b"421-bye\r\n", True),
+        (b"421-bye\r\n25", True),
+        (b"5", False),
+        (b"422", False),
+        (b"\r", False),
+        (b"250-x\r\n", False),
+        (b"250-x\r\n421", False),
+    ],
+)
+def test_it_is_known_which_reply_a_part_may_become(held: bytes, may_be: bool) -> None:
+    for pieces in ([held], octet_by_octet(held)):
+        parser = ReplyParser()
+        feed(parser, pieces)
+        assert parser.begins(b"421") is may_be
+
+
+def test_an_error_shows_of_a_line_only_what_may_be_shown() -> None:
+    parser = ReplyParser(lambda line: line.replace(b"sesame", b"***"))
+    # Cut after it was hidden: the cut must not leave the beginning of a secret standing.
+    assert feed(parser, [b"x" * 76 + b"sesame\r\n"]) == ([], f"not a reply line: {'x' * 76 + '***'!r}")
+
+
 # The caps
 
 

@@ -155,7 +155,7 @@ async def test_an_upload_that_makes_progress_never_times_out(tls):
     context = authority.server_context() if tls else None
     options = {"tls": "implicit", "tls_context": authority.client_context()} if tls else {}
     async with ScriptedServer(script, implicit_tls=context) as server:
-        smtp = AsyncSMTP(server.host, server.port, timeout=Timeouts(write=SHORT * 2, final=SHORT * 2), **options)
+        smtp = AsyncSMTP(server.host, server.port, timeout=Timeouts(write=SHORT * 2, final=LONG), **options)
         async with smtp:
             started = now()
             assert (await send(smtp, body=BIG)).accepted == (TO,)
