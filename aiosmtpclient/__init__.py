@@ -12,7 +12,7 @@ This module holds the public names and nothing else. The errors' tree is at the 
 from smtplib import CRLF, LMTP_PORT, SMTP_PORT, SMTP_SSL_PORT
 
 from .addresses import quoteaddr
-from .client import AsyncLMTP, AsyncSMTP, send
+from .client import AsyncLMTP, AsyncSMTP
 from .content import quotedata
 from .delivery import Outcome, SendResult
 from .errors import (
@@ -36,6 +36,7 @@ from .errors import (
 )
 from .extensions import Extensions
 from .message import Envelope
+from .once import send
 from .replies import EnhancedCode, Reply
 from .runner import run_sync
 from .sync import LMTP, SMTP, SMTP_SSL

@@ -13,11 +13,10 @@ Rules of this room:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ssl
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import replace
 from email.message import Message
 from smtplib import LMTP_PORT, SMTP_PORT
@@ -27,13 +26,14 @@ from typing import ClassVar, Literal, Self, TypedDict, Unpack
 
 from . import commands, dialogues, opening, transactions
 from .bodies import opened
-from .connection import Connection, cancel_later
+from .connection import Connection
 from .delivery import Ledger, Outcome, SendResult
 from .errors import Delivery, SMTPServerDisconnected
 from .message import Body, Envelope, Prepared, prepare, prepare_message
 from .opening import Plan
 from .replies import Reply
 from .sasl import Credentials
+from .secret import Secret
 from .session import Trace
 from .steps import Phase
 from .timeouts import Timeouts
@@ -43,11 +43,16 @@ from .verbs import Verbs, stamped
 DEFAULT_TIMEOUTS = Timeouts()
 
 
-def _credentials(username: str | None, password: str | None) -> Credentials | None:
+def seal(password: str | Secret | None) -> Secret | None:
+    """The password in a wrapper that no traceback with locals shows."""
+    return Secret(password) if isinstance(password, str) else password
+
+
+def _credentials(username: str | None, password: Secret | None) -> Credentials | None:
     """No user name, no login. No password is most likely a forgotten one, and would lock the account."""
     if not username:
         return None
-    credentials = Credentials(username, password or "")
+    credentials = Credentials(username, password or Secret(""))
     if password is None:
         raise ValueError("a username needs a password")
     return credentials
@@ -60,11 +65,18 @@ class Options(TypedDict, total=False):
     tls_context: ssl.SSLContext | None
     server_hostname: str | None
     username: str | None
-    password: str | None
+    password: str | Secret | None
     sock: socket | None
     pipelining: Literal["off", "message"]
     allow_cleartext_auth: bool
     trace: Trace | None
+
+
+def sealed(options: Options) -> Options:
+    """The same options with the password sealed, also for whoever holds this very dict."""
+    if "password" in options:
+        options["password"] = seal(options["password"])
+    return options
 
 
 class AsyncSMTP(Verbs):
@@ -115,12 +127,13 @@ class AsyncSMTP(Verbs):
         tls_context: ssl.SSLContext | None = None,
         server_hostname: str | None = None,
         username: str | None = None,
-        password: str | None = None,
+        password: str | Secret | None = None,
         sock: socket | None = None,
         pipelining: Literal["off", "message"] = "message",
         allow_cleartext_auth: bool = False,
         trace: Trace | None = None,
     ) -> None:
+        password = seal(password)  # first of all: what fails below must not show it
         if pipelining not in ("off", "message"):
             raise ValueError(f'pipelining must be "off" or "message", not {pipelining!r}')
         if local_hostname is not None:
@@ -217,14 +230,15 @@ class AsyncSMTP(Verbs):
             return
         self._connected_by_settings = False
         self._closings += 1
-        # Whatever the server makes of QUIT, what it accepted before stays accepted.
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
         if kind is not None and not issubclass(kind, Exception):
-            connection.drop()  # cancelled: nobody wants to wait for an answer
-        else:
-            await opening.farewell(connection)
+            self.close()  # cancelled: nobody wants to wait for an answer
+            return
+        # What other tasks have under way comes to its end first. Whatever the server makes of QUIT,
+        # what it accepted before stays accepted.
+        async with self._my_turn():
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                await opening.farewell(connection)
 
     async def quit(self) -> Reply:
         """Say QUIT and close; returns the reply.
@@ -341,13 +355,13 @@ class AsyncSMTP(Verbs):
             all_or_nothing=all_or_nothing,
         )
 
-        def make(eightbitmime: bool, smtputf8: bool) -> Prepared:
-            return prepare_message(msg, from_addr, to_addrs, eightbitmime=eightbitmime, smtputf8=smtputf8)
-
-        return await self._send(options, make)
+        return await self._send(options, _from_headers(msg, from_addr, to_addrs))
 
     async def _send(
-        self, envelope: Envelope, make: Callable[[bool, bool], Prepared] | None = None
+        self,
+        envelope: Envelope,
+        make: Callable[[bool, bool], Prepared] | None = None,
+        ledger: Ledger | None = None,
     ) -> SendResult:
         def prepare_envelope(eightbitmime: bool, smtputf8: bool) -> Prepared:
             return prepare(
@@ -358,7 +372,8 @@ class AsyncSMTP(Verbs):
                 smtputf8=smtputf8,
             )
 
-        ledger = Ledger(envelope.recipients)
+        ledger = ledger if ledger is not None else Ledger(())
+        ledger.begin(envelope.recipients)
         with stamped(ledger):
             async with self._my_turn():
                 connection = await self._ready()
@@ -373,10 +388,11 @@ class AsyncSMTP(Verbs):
                         lmtp=self._lmtp,
                         pipelined=self._pipelining != "off",
                         all_or_nothing=envelope.all_or_nothing,
-                        esmtp=self.does_esmtp,
+                        esmtp=connection.esmtp,
                         mail_options=envelope.mail_options,
                         rcpt_options=envelope.rcpt_options,
                     )
+                    ledger.carrier = connection.serial
                     await self._converse(transactions.deliver(transaction), home=(Phase.READY,))
         return SendResult(ledger, replace(envelope, sender=prepared.sender.text, recipients=ledger.addresses))
 
@@ -404,19 +420,30 @@ class AsyncSMTP(Verbs):
                 index += 1
 
     async def _outcome(self, index: int, message: Message | Envelope) -> Outcome:
-        connection = self._connection
-        serial = connection.serial if connection is not None else None
+        ledger, result, failure = Ledger(()), None, None
         try:
             if isinstance(message, Envelope):
-                result = await self._send(message)
+                result = await self._send(message, None, ledger)
             elif isinstance(message, Message):
-                result = await self.send_message(message)
+                result = await self._send(Envelope("", (), message), _from_headers(message), ledger)
             else:
                 raise TypeError(f"send_messages takes messages and Envelopes, not {type(message).__name__}")
         except Exception as error:
-            delivery = getattr(error, "delivery", Delivery.NOT_SENT)
-            return Outcome(index, message, delivery, error=error, connection=serial)
-        return Outcome(index, message, Delivery.ACCEPTED, result=result, connection=serial)
+            failure = error
+        delivery = ledger.delivery if result is None else Delivery.ACCEPTED
+        attempts = 0 if ledger.carrier is None else 1
+        return Outcome(index, message, delivery, result, failure, attempts, ledger.carrier)
+
+
+def _from_headers(
+    message: Message, from_addr: str | None = None, to_addrs: Sequence[str] | None = None
+) -> Callable[[bool, bool], Prepared]:
+    """What prepares a message object once it is known what the server offers."""
+
+    def make(eightbitmime: bool, smtputf8: bool) -> Prepared:
+        return prepare_message(message, from_addr, to_addrs, eightbitmime=eightbitmime, smtputf8=smtputf8)
+
+    return make
 
 
 async def _each(
@@ -448,43 +475,5 @@ class AsyncLMTP(AsyncSMTP):
         timeout: Timeouts | float | None = DEFAULT_TIMEOUTS,
         **options: Unpack[Options],
     ) -> None:
+        sealed(options)
         super().__init__(host, port, local_hostname, timeout, source_address, **options)
-
-
-async def send(
-    message: Body,
-    *,
-    sender: str | None = None,
-    recipients: str | Iterable[str] | None = None,
-    host: str = "",
-    port: int = 0,
-    local_hostname: str | None = None,
-    timeout: Timeouts | float | None = DEFAULT_TIMEOUTS,
-    source_address: tuple[str, int] | None = None,
-    **options: Unpack[Options],
-) -> SendResult:
-    """Connect, send one message, quit.
-
-    Args:
-        message: a message object, or anything else that `AsyncSMTP.sendmail` takes.
-        sender: the reverse-path; for a message object left out, its Sender or From.
-        recipients: one address or several; for a message object left out, its To, Cc and Bcc.
-        host: and everything else: as for `AsyncSMTP`.
-
-    Raises:
-        ValueError: no sender or recipients for something that has no headers to take them from.
-    """
-    result: SendResult | None = None
-    try:
-        async with AsyncSMTP(host, port, local_hostname, timeout, source_address, **options) as smtp:
-            if isinstance(message, Message):
-                result = await smtp.send_message(message, sender, recipients)
-            elif sender is None or recipients is None:
-                raise ValueError("sender and recipients are needed with anything but a message object")
-            else:
-                result = await smtp.sendmail(sender, recipients, message)
-    except asyncio.CancelledError:
-        if result is None:
-            raise
-        cancel_later(asyncio.get_running_loop())  # cancelled at QUIT: the message was accepted all the same
-    return result

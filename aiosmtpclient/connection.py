@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import itertools
 import ssl
@@ -30,7 +31,7 @@ from . import tls
 from .bodies import wire_slices
 from .commands import END_OF_CONTENT
 from .content import InMemory
-from .dialogues import command
+from .dialogues import claim
 from .errors import (
     SMTPConnectError,
     SMTPConnectionRefusedError,
@@ -86,8 +87,8 @@ class Endpoint:
     @property
     def local(self) -> bool:
         """On this machine, as far as can be told without asking anybody (for TLS and credentials)."""
-        if self.sock is None:
-            return tls.is_local(self.host)
+        if self.sock is None or (self.host and not tls.is_local(self.host)):
+            return tls.is_local(self.host)  # a socket to a proxy here does not make its target local
         with contextlib.suppress(OSError):
             # By name: Windows has no socket.AF_UNIX to compare with.
             family = getattr(self.sock.family, "name", "")
@@ -135,7 +136,9 @@ class Connection:
         timeouts: how long it waits.
         ehlo: what was said to EHLO or LHLO, if anything.
         helo: what was said to HELO, if anything.
-        recipients: those of an envelope that was opened by hand, with RCPT's reply 2yz.
+        esmtp: the newest hello was EHLO or LHLO, so parameters may be sent.
+        recipients: those of an envelope that was opened by hand, with RCPT's reply 2yz; None if
+            commands of the caller's own may have changed it.
     """
 
     def __init__(self, protocol: SMTPProtocol, timeouts: Timeouts, security: TLSSettings | None) -> None:
@@ -146,7 +149,8 @@ class Connection:
         self.loop = asyncio.get_running_loop()
         self.ehlo: Reply | None = None
         self.helo: Reply | None = None
-        self.recipients: list[str] = []
+        self.esmtp = False
+        self.recipients: list[str] | None = []
         self.security = security
 
     @classmethod
@@ -255,8 +259,7 @@ class Connection:
             self._write_end(step, content.stuffed())
             return
         assert content is not None
-        seven_bit = "8bitmime" not in self.session.extensions
-        async with contextlib.aclosing(wire_slices(content, seven_bit=seven_bit)) as slices:
+        async with contextlib.aclosing(wire_slices(content, seven_bit=step.seven_bit)) as slices:
             held = b""
             async for piece in slices:
                 if held:
@@ -320,6 +323,7 @@ class Connection:
     def write_raw(self, octets: bytes) -> None:
         """Write octets as they are; replies to them are kept for `read_reply`."""
         self.protocol.check()
+        self.recipients = None
         self.session.expect_anything()
         self.session.sent_raw(octets)
         self.protocol.write(octets)
@@ -331,7 +335,7 @@ class Connection:
         if session.unclaimed:
             reply = session.unclaimed.popleft()
         else:
-            reply = await self.run(command(b"", "the caller's command", during=outside), home=tuple(Phase))
+            reply = await self.run(claim(outside), home=tuple(Phase))
         if session.phase in (Phase.READY, Phase.MAIL, Phase.CONTENT):
             session.phase = Phase.CONTENT if reply.intermediate else outside
         return reply
@@ -389,6 +393,8 @@ async def _dial(
     context, name = await security.made() if security is not None else (None, None)
     patience = _handshake_timeout(seconds) if security is not None else None
     if endpoint.sock is not None:
+        if endpoint.sock.fileno() < 0:
+            raise OSError(errno.EBADF, "it was closed: a socket that is given can be used once")
         endpoint.sock.setblocking(False)
         _, protocol = await loop.create_connection(
             factory, sock=endpoint.sock, ssl=context, server_hostname=name, ssl_handshake_timeout=patience

@@ -32,9 +32,12 @@ class Ledger:
     Attributes:
         addresses: the recipients as the caller wrote them, by position.
         final: the reply to the end of the content, once it is in.
+        as_a_whole: the account in one word where it is not that of the recipients: one refused
+            all, or nobody but the caller knows who they are.
+        carrier: serial number of the connection that carried it, once something was written.
     """
 
-    __slots__ = ("_decided", "_deliveries", "_replies", "addresses", "as_a_whole", "final")
+    __slots__ = ("_decided", "_deliveries", "_replies", "addresses", "as_a_whole", "carrier", "final")
 
     def __init__(self, addresses: Iterable[str]) -> None:
         self.begin(addresses)
@@ -44,6 +47,7 @@ class Ledger:
         self.addresses = tuple(addresses)
         self.final: Reply | None = None
         self.as_a_whole: Delivery | None = None
+        self.carrier: int | None = None
         self._deliveries = [Delivery.NOT_SENT] * len(self.addresses)
         self._replies: list[Reply | None] = [None] * len(self.addresses)
         self._decided = [False] * len(self.addresses)
@@ -61,11 +65,15 @@ class Ledger:
 
     def decide_open(self, reply: Reply) -> None:
         """Write down the reply that decides about everybody who is still open."""
+        if not self.addresses:
+            self.as_a_whole = Delivery.ACCEPTED if reply.positive else Delivery.REFUSED
         for position in self.open:
             self.decide(position, reply)
 
     def end_left(self) -> None:
         """The end of the content is about to be handed to the transport."""
+        if not self.addresses:
+            self.as_a_whole = Delivery.UNKNOWN
         for position in self.open:
             self._deliveries[position] = Delivery.UNKNOWN
 

@@ -260,8 +260,20 @@ def _cancel(name: str) -> Dialogue[Reply]:
 def command(
     line: bytes, verb: str, *, during: Phase = Phase.READY, then: Phase | None = None
 ) -> Dialogue[Reply]:
-    """Anything that is one line and has one reply. What it says is the caller's to judge."""
+    """Anything that is one line and has one reply. What it says is the caller's to judge.
+
+    Raises:
+        SMTPProtocolError: a 3yz, which asks for more where there is no more (RFC 5321 section 4.3.2).
+    """
     [reply] = yield Step(line, verb, during=during, then=during if then is None else then)
+    if reply.intermediate:
+        yield from broken(reply, verb)
+    return reply
+
+
+def claim(during: Phase) -> Dialogue[Reply]:
+    """Read the reply to octets that the caller wrote himself."""
+    [reply] = yield Step(b"", "the caller's command", during=during)
     return reply
 
 

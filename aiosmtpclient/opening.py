@@ -115,6 +115,10 @@ class Plan:
         if not host and not port:
             host, port = self.host, self.port
         host, port = split_port(host or "", port_number(port))
+        if not host.isprintable() or " " in host:
+            raise ValueError(f"not a host: {host!r}")
+        if source_address is not None:
+            port_number(source_address[1])
         sock = self.sock
         host = host or ("" if sock is not None else "localhost")
         port = port or self._default_port()
@@ -260,6 +264,8 @@ async def say_hello(connection: Connection, settings: Settings, *, fallback: boo
 def remember(connection: Connection, hello: dialogues.Hello) -> None:
     """Note a hello that was answered with 250: the newest replaces everything."""
     connection.session.extensions = hello.extensions
+    connection.esmtp = hello.verb != "HELO" and hello.reply.code == 250
+    connection.recipients = []
     if hello.verb == "HELO":
         connection.helo = hello.reply
     else:

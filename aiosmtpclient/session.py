@@ -215,11 +215,13 @@ class Session:
             self._tell("reply", b"334 " + MASK + b"\r\n")  # needed as it is, shown to nobody
             return Challenge(*reply)
         message = self._mask(reply.message)
+        # What EHLO offers is read by us, not shown: a password that spells SIZE must not take it away.
+        hello = reply.code == 250 and step is not None and step.verb in ("EHLO", "LHLO")
         if self._trace is not None or logger.isEnabledFor(logging.DEBUG):
             *heads, tail = message.split(b"\n")
             lines = [b"%d-%s\r\n" % (reply.code, head) for head in heads]
             self._tell("reply", b"".join(lines) + b"%d %s\r\n" % (reply.code, tail))
-        return Reply(reply.code, message) if message is not reply.message else reply
+        return reply if hello or message is reply.message else Reply(reply.code, message)
 
     def _mask(self, octets: bytes) -> bytes:
         for secret in self._secrets:

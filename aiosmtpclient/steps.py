@@ -53,6 +53,7 @@ class Step:
         during: the phase while replies are owed.
         then: the phase once they are in.
         content: a message's content to write behind `data`, with its end.
+        seven_bit: octets over 127 in content that is read while it is sent are an error.
         on_end: call this just before that end is handed to the transport.
         ended: it was: what comes from now on answers the content. What came before ends the
             connection, for the server is still reading.
@@ -64,7 +65,7 @@ class Step:
 
     __slots__ = (
         "answer", "ask", "challenge", "content", "data", "during", "ended", "handshake",
-        "last", "masked", "on_end", "owed", "received", "then", "verbs",
+        "last", "masked", "on_end", "owed", "received", "seven_bit", "then", "verbs",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +76,7 @@ class Step:
         during: Phase = Phase.READY,
         then: Phase = Phase.READY,
         content: InMemory | Stream | None = None,
+        seven_bit: bool = False,
         on_end: Callable[[], None] | None = None,
         masked: bytes | None = None,
         last: bool = False,
@@ -87,6 +89,7 @@ class Step:
         self.then = then
         self.content = content
         self.on_end = on_end
+        self.seven_bit = seven_bit
         self.ended = False
         self.masked = masked
         self.last = last

@@ -95,7 +95,8 @@ def deliver(transaction: Transaction) -> Dialogue[Reply]:
         raise SMTPDataError(data.code, data.message, reply=data, command="DATA")
     if not data.intermediate:
         yield from broken(data, "DATA")  # a 2yz to DATA: the content must never follow
-    return (yield from _content(transaction.prepared, ledger, lmtp=transaction.lmtp))
+    seven_bit = "8bitmime" not in transaction.extensions
+    return (yield from _content(transaction.prepared, ledger, lmtp=transaction.lmtp, seven_bit=seven_bit))
 
 
 def _envelope_lines(transaction: Transaction) -> tuple[bytes, list[bytes]]:
@@ -263,7 +264,7 @@ def content(prepared: Prepared, ledger: Ledger, *, lmtp: bool = False) -> Dialog
         # No recipient that we know of, in LMTP: then nobody knows how many replies there will be.
         yield from broken(data, "DATA")
     try:
-        accepted = yield from _content(prepared, ledger, lmtp=lmtp)
+        accepted = yield from _content(prepared, ledger, lmtp=lmtp, seven_bit=False)
     except SMTPDataError as error:
         return Reply(error.smtp_code, error.smtp_error)
     except SMTPRecipientsRefused as error:
@@ -271,7 +272,7 @@ def content(prepared: Prepared, ledger: Ledger, *, lmtp: bool = False) -> Dialog
     return next(iter(ledger.refused.values()), accepted)
 
 
-def _content(prepared: Prepared, ledger: Ledger, *, lmtp: bool) -> Dialogue[Reply]:
+def _content(prepared: Prepared, ledger: Ledger, *, lmtp: bool, seven_bit: bool) -> Dialogue[Reply]:
     """The content, its end, and the reply, or in LMTP the replies, that decide."""
     positions = ledger.open
     step = Step(
@@ -280,6 +281,7 @@ def _content(prepared: Prepared, ledger: Ledger, *, lmtp: bool) -> Dialogue[Repl
         owed=len(positions) if lmtp else 1,
         during=Phase.CONTENT,
         content=prepared.content,
+        seven_bit=seven_bit,
         on_end=ledger.end_left,
         last=True,
     )

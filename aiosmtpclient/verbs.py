@@ -33,6 +33,9 @@ from .sasl import Credentials
 from .steps import AuthObject, Dialogue, Phase, T
 from .timeouts import Timeouts
 
+_ENVELOPE_VERBS = frozenset({"MAIL", "RCPT", "RSET", "EHLO", "HELO", "LHLO", "DATA", "BDAT"})
+"""After one of these by hand, who is in the envelope is the caller's own knowledge."""
+
 
 @contextlib.contextmanager
 def stamped(ledger: Ledger) -> Iterator[None]:
@@ -303,7 +306,10 @@ class Verbs:
 
     async def _docmd(self, line: bytes, cmd: str) -> Reply:
         async with self._my_turn():
-            dialogue = dialogues.raw(line, cmd, self._connected().session.phase)
+            connection = self._connected()
+            if cmd[:4].upper() in _ENVELOPE_VERBS:
+                connection.recipients = None
+            dialogue = dialogues.raw(line, cmd, connection.session.phase)
             return await self._converse(dialogue, home=tuple(Phase))
 
     async def noop(self) -> Reply:
@@ -312,7 +318,10 @@ class Verbs:
 
     async def rset(self) -> Reply:
         """RSET: forget the envelope that was begun."""
-        return await self._command(commands.RSET, "RSET", then=Phase.READY)
+        reply = await self._command(commands.RSET, "RSET", then=Phase.READY)
+        if self._connection is not None:
+            self._connection.recipients = []
+        return reply
 
     async def help(self, args: str = "") -> bytes:
         """HELP: returns the text."""
@@ -330,6 +339,9 @@ class Verbs:
         path = addresses.recipient(address).path
         return await self._command(commands.expn(path, utf8=self._may_use_utf8(path)), "EXPN")
 
+    def _may_have_options(self) -> bool:
+        return self._connection is not None and self._connection.esmtp
+
     def _may_use_utf8(self, path: bytes) -> bool:
         if path.isascii():
             return False
@@ -341,7 +353,7 @@ class Verbs:
 
     async def mail(self, sender: str, options: Sequence[str] = ()) -> Reply:
         """MAIL: begin an envelope; returns the reply, whatever it is."""
-        options = tuple(options) if self.does_esmtp else ()
+        options = tuple(options) if self._may_have_options() else ()
         address = addresses.sender(sender)
         asked = any(option.upper() == "SMTPUTF8" for option in options)
         if asked and not self.has_extn("smtputf8"):
@@ -358,11 +370,12 @@ class Verbs:
     async def rcpt(self, recip: str, options: Sequence[str] = ()) -> Reply:
         """RCPT: add a recipient; returns the reply, whatever it is."""
         address = addresses.recipient(recip)
-        options = tuple(options) if self.does_esmtp else ()
+        options = tuple(options) if self._may_have_options() else ()
         line = commands.rcpt(address.path, options, utf8=self._may_use_utf8(address.path))
         reply = await self._command(line, "RCPT", then=Phase.MAIL)
-        if reply.positive and self._connection is not None:
-            self._connection.recipients.append(recip)
+        connection = self._connection
+        if reply.positive and connection is not None and connection.recipients is not None:
+            connection.recipients.append(recip)
         return reply
 
     async def data(self, msg: Body) -> Reply:
@@ -377,7 +390,11 @@ class Verbs:
         ledger = Ledger(())
         with stamped(ledger):
             async with self._my_turn():
-                ledger.begin(self._connected().recipients)
+                connection = self._connected()
+                if connection.recipients is None and self._settings.lmtp:
+                    raise RuntimeError("name the recipients by rcpt(): in LMTP there is a reply for each")
+                ledger.begin(connection.recipients or ())
+                connection.recipients = []
                 # The envelope stands already; content is all that is wanted here.
                 prepared = prepare("", "postmaster", msg, eightbitmime=True, smtputf8=True)
                 async with opened(prepared.content) as content:

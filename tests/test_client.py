@@ -61,7 +61,9 @@ from aiosmtpclient.testing.scripted import (
     greeting,
     read_all,
     reset,
+    say,
     stall,
+    starttls,
 )
 
 OVER = [*hello(), *take(TO), *bye()]
@@ -129,18 +131,127 @@ async def test_an_envelope_begun_by_hand_is_left_with_a_quit():
 
 
 @each_loop
-async def test_a_client_is_used_again_after_quit_and_after_a_loss():
-    async with ScriptedServer(OVER, [*hello(), close()], [*hello(), reset()], OVER) as server:
+async def test_a_client_is_used_again_after_quit():
+    async with ScriptedServer(OVER) as server:
         smtp = AsyncSMTP(server.host, server.port)
-        for _ in range(4):
-            greeted = await smtp.connect()
-            assert greeted == (220, b"mail.test ESMTP")
-            if server.connections in (1, 4):
-                await send(smtp)
-                await smtp.quit()
-            else:
-                assert (await caught(send(smtp))).delivery is Delivery.NOT_SENT
+        for _ in range(2):
+            assert await smtp.connect() == (220, b"mail.test ESMTP")
+            await send(smtp)
+            await smtp.quit()
             assert not smtp.is_connected
+            assert (await caught(send(smtp))).delivery is Delivery.NOT_SENT
+        assert server.connections == 2
+
+
+@each_loop
+@pytest.mark.parametrize("end", [close, reset, lambda: say(b"421 idle for too long\r\n"), lambda: say(b"junk\r\n")])
+async def test_a_connection_that_was_lost_is_made_anew_by_the_next_send(end):
+    """Nothing of the message was sent, so nothing can be sent twice; verbs say what happened."""
+    idle = asyncio.Event()
+    async with ScriptedServer([*hello(), *take(TO), wait_for(idle), end()], OVER) as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            await send(smtp)
+            first = smtp._connection
+            idle.set()
+            await first.protocol.closed
+            assert isinstance(await caught(smtp.noop()), SMTPException)
+            assert server.connections == 1
+            assert (await send(smtp)).accepted == (TO,)
+            assert smtp._connection is not first
+        assert server.connections == 2
+
+
+@each_loop
+async def test_a_send_that_failed_is_never_tried_again_by_itself():
+    async with ScriptedServer([*hello(), "MAIL", close()], OVER) as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            error = await caught(send(smtp))
+            assert isinstance(error, SMTPServerDisconnected)
+            assert error.delivery is Delivery.NOT_SENT
+            assert server.connections == 1
+            await send(smtp)
+
+
+@each_loop
+async def test_a_connection_that_cannot_be_made_anew_is_an_error_of_the_send():
+    async with ScriptedServer([*hello(), close()], [b"554 no\r\n", *bye()], OVER) as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            await smtp._connection.protocol.closed
+            error = await caught(send(smtp))
+            assert isinstance(error, SMTPConnectError)
+            assert error.delivery is Delivery.NOT_SENT
+            assert deliveries(error) == [Delivery.NOT_SENT]
+            await smtp.connect()
+            await send(smtp)
+
+
+@pytest.mark.parametrize("by_hand", ["login", "auth", "starttls", "sock"])
+async def test_a_connection_brought_up_by_hand_is_not_made_anew(by_hand):
+    """A new one would lack what was done to the old: it might send in clear, or as nobody."""
+    authority = CertificateAuthority()
+    exchange = ["AUTH", b"235 in\r\n"]
+    if by_hand == "starttls":
+        exchange = ["STARTTLS", b"220 go\r\n", starttls(authority.server_context())]
+    script = [*hello("AUTH PLAIN", "STARTTLS"), *([] if by_hand == "sock" else exchange), close()]
+    async with ScriptedServer(script) as server:
+        given = socket.create_connection((server.host, server.port)) if by_hand == "sock" else None
+        async with AsyncSMTP(server.host, server.port, sock=given, tls="none") as smtp:
+            if by_hand == "login":
+                await smtp.login("u", "p")
+            elif by_hand == "auth":
+                await smtp.auth("PLAIN", lambda challenge=None: "x")
+            elif by_hand == "starttls":
+                await smtp.starttls(context=authority.client_context())
+            await smtp._connection.protocol.closed
+            error = await caught(send(smtp))
+            assert isinstance(error, SMTPServerDisconnected)
+            assert error.delivery is Delivery.NOT_SENT
+        assert server.connections == 1
+
+
+@each_loop
+@pytest.mark.parametrize("how", ["close", "leave"])
+async def test_a_client_closed_while_it_connects_is_not_connected_afterwards(how):
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    script = [mark(reached), wait_for(go_on), greeting(), "EHLO", b"250 hi\r\n", expect_eof()]
+    async with ScriptedServer([*hello(), close()], script) as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            await smtp._connection.protocol.closed
+            sending = asyncio.create_task(caught(send(smtp)))
+            await reached.wait()
+            if how == "close":
+                smtp.close()
+        go_on.set()
+        error = await sending
+        assert isinstance(error, SMTPServerDisconnected)
+        assert "closed while it connected" in str(error)
+        assert not smtp.is_connected
+        await server.conversations[1].gone.wait()
+
+
+@each_loop
+async def test_a_client_entered_by_many_tasks_quits_when_the_last_one_leaves():
+    async with MailServer() as server:
+        smtp = AsyncSMTP(server.host, server.port)
+
+        async def one(number: int) -> None:
+            async with smtp:
+                await send(smtp, f"r{number}@to.test")
+
+        await asyncio.gather(*map(one, range(5)))
+        assert not smtp.is_connected
+        assert (server.connections, server.commands.count("QUIT"), len(server.messages)) == (1, 1, 5)
+
+
+async def test_a_block_that_could_not_be_entered_does_not_count():
+    async with ScriptedServer([b"554 no\r\n", *bye()], OVER) as server:
+        smtp = AsyncSMTP(server.host, server.port)
+        with pytest.raises(SMTPConnectError):
+            async with smtp:
+                raise AssertionError("entered")
+        async with smtp:
+            await send(smtp)
+        assert not smtp.is_connected
 
 
 async def test_connecting_again_quits_what_was_open():
@@ -412,16 +523,27 @@ async def test_each_of_many_messages_has_an_outcome(asynchronous):
 
 
 @each_loop
-async def test_a_lost_connection_is_the_outcome_of_all_that_follow():
-    async with ScriptedServer([*hello(), *take(TO), "MAIL", close()]) as server:
+async def test_a_connection_lost_in_the_middle_of_many_messages_costs_one_of_them():
+    rest = [*hello(), *take(NEXT), *bye()]
+    async with ScriptedServer([*hello(), *take(TO), *envelope(TOO), "DATA", GO, expect_content(), close()], rest) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             outcomes = [one async for one in smtp.send_messages(envelopes(TO, TOO, NEXT))]
-        assert [one.delivery for one in outcomes] == [
-            Delivery.ACCEPTED,
-            Delivery.NOT_SENT,
-            Delivery.NOT_SENT,
+        assert [one.delivery for one in outcomes] == [Delivery.ACCEPTED, Delivery.UNKNOWN, Delivery.ACCEPTED]
+        assert isinstance(outcomes[1].error, SMTPServerDisconnected)
+        assert outcomes[0].connection == outcomes[1].connection != outcomes[2].connection
+
+
+@each_loop
+async def test_a_server_that_is_gone_for_good_is_the_outcome_of_all_that_follow():
+    async with ScriptedServer([*hello(), *take(TO), "MAIL", close()], [b"554 no\r\n", *bye()]) as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            outcomes = [one async for one in smtp.send_messages(envelopes(TO, TOO, NEXT, NEXT))]
+        assert [one.delivery for one in outcomes] == [Delivery.ACCEPTED] + [Delivery.NOT_SENT] * 3
+        assert [type(one.error) for one in outcomes[1:]] == [
+            SMTPServerDisconnected,
+            SMTPConnectError,
+            SMTPServerDisconnected,
         ]
-        assert all(isinstance(one.error, SMTPServerDisconnected) for one in outcomes[1:])
 
 
 async def test_many_messages_without_a_connection_are_not_sent():
@@ -558,7 +680,7 @@ def test_a_client_whose_loop_is_gone_connects_anew():
             await send(smtp)
 
         async def again() -> None:
-            assert isinstance(await caught(send(smtp)), SMTPServerDisconnected)
+            assert isinstance(await caught(smtp.noop()), SMTPServerDisconnected)
             async with smtp:
                 await send(smtp, NEXT)
 

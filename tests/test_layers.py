@@ -31,7 +31,7 @@ FLOORS = {
     "opening": 7,
     "verbs": 8,
     "client": 9,
-    **dict.fromkeys(("pool", "runner", "classic", "attributes", "debug"), 10),
+    **dict.fromkeys(("once", "pool", "runner", "classic", "attributes", "debug"), 10),
     "sync": 11,
     **dict.fromkeys(("__init__", "testing", "contrib"), 12),
     **dict.fromkeys(("__main__", "cli"), 13),

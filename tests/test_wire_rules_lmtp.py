@@ -57,7 +57,6 @@ NEXT_CONNECTION = [*lhlo(), *envelope(NEXT), "DATA", GO, expect_content(), OK, *
 
 async def assert_reconnects(lmtp: AsyncLMTP) -> None:
     assert not lmtp.is_connected
-    await lmtp.connect()
     assert (await send(lmtp, NEXT)).accepted == (NEXT,)
     await lmtp.quit()
 

@@ -124,7 +124,6 @@ async def test_a_lone_dot_without_an_answer_leaves_the_refusal_and_drops_the_con
         assert isinstance(error, asyncio.CancelledError if kind == "cancel" else SMTPRecipientsRefused)
         assert error.delivery is Delivery.REFUSED
         assert not smtp.is_connected
-        await smtp.connect()
         assert (await send(smtp, NEXT)).accepted == (NEXT,)
         await smtp.quit()
 

@@ -1,0 +1,73 @@
+"""`send()`: connect, send one message, quit.
+
+Rules of this room:
+
+* Wrong input is found before anybody connects: nothing is written for a message that cannot be.
+* Once the server has accepted the message, nothing that happens at QUIT takes that back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from email.message import Message
+from typing import Unpack
+
+from .client import DEFAULT_TIMEOUTS, AsyncSMTP, Options, sealed
+from .connection import cancel_later
+from .delivery import Ledger, SendResult
+from .message import Body, prepare, prepare_message
+from .timeouts import Timeouts
+from .verbs import stamped
+
+
+async def send(
+    message: Body,
+    *,
+    sender: str | None = None,
+    recipients: str | Iterable[str] | None = None,
+    host: str = "",
+    port: int = 0,
+    local_hostname: str | None = None,
+    timeout: Timeouts | float | None = DEFAULT_TIMEOUTS,
+    source_address: tuple[str, int] | None = None,
+    **options: Unpack[Options],
+) -> SendResult:
+    """Connect, send one message, quit.
+
+    Args:
+        message: a message object, or anything else that `AsyncSMTP.sendmail` takes.
+        sender: the reverse-path; for a message object left out, its Sender or From.
+        recipients: one address or several; for a message object left out, its To, Cc and Bcc.
+        host: and everything else: as for `AsyncSMTP`.
+
+    Raises:
+        ValueError: no sender or recipients for something that has no headers to take them from.
+    """
+    options = sealed(options)
+    if recipients is not None:
+        recipients = (recipients,) if isinstance(recipients, str) else tuple(recipients)
+    with stamped(Ledger(recipients or ())):
+        _check(message, sender, recipients)
+    result: SendResult | None = None
+    try:
+        async with AsyncSMTP(host, port, local_hostname, timeout, source_address, **options) as smtp:
+            if isinstance(message, Message):
+                result = await smtp.send_message(message, sender, recipients)
+            else:
+                result = await smtp.sendmail(sender or "", recipients or (), message)
+    except asyncio.CancelledError:
+        if result is None:
+            raise
+        cancel_later(asyncio.get_running_loop())  # cancelled at QUIT: the message was accepted all the same
+    return result
+
+
+def _check(message: Body, sender: str | None, recipients: tuple[str, ...] | None) -> None:
+    """Find wrong input before anybody connects; what the server offers is not known yet."""
+    if isinstance(message, Message):
+        prepare_message(message, sender, recipients, eightbitmime=True, smtputf8=True)
+    elif sender is None or recipients is None:
+        raise ValueError("sender and recipients are needed with anything but a message object")
+    else:
+        prepare(sender, recipients, message, eightbitmime=True, smtputf8=True)
