@@ -228,17 +228,21 @@ class AsyncSMTP(Verbs):
         self._entered -= 1
         if self._entered > 0:  # entered by several tasks: the last one to leave quits
             return
+        if kind is None:
+            async with self._my_turn():  # what other tasks have under way comes to its end first
+                await self._part()
+        elif issubclass(kind, Exception):
+            await self._part()
+        else:
+            self.close()  # cancelled: nobody wants to wait for an answer
+
+    async def _part(self) -> None:
+        """QUIT and close. Whatever the server makes of it, what it accepted before stays accepted."""
         self._connected_by_settings = False
         self._closings += 1
-        if kind is not None and not issubclass(kind, Exception):
-            self.close()  # cancelled: nobody wants to wait for an answer
-            return
-        # What other tasks have under way comes to its end first. Whatever the server makes of QUIT,
-        # what it accepted before stays accepted.
-        async with self._my_turn():
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                await opening.farewell(connection)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await opening.farewell(connection)
 
     async def quit(self) -> Reply:
         """Say QUIT and close; returns the reply.

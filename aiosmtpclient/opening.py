@@ -149,7 +149,7 @@ def port_number(port: int | str) -> int:
     """
     number = int(port) if isinstance(port, str) and port.isascii() and port.isdigit() else port
     if not isinstance(number, int) or not 0 <= number <= 65535:
-        raise SMTPConnectError(-1, f"a port is a number from 0 to 65535, not {port!r}".encode())
+        raise SMTPConnectError(-1, f"no port number: {port!r}; one is from 0 to 65535".encode())
     return number
 
 

@@ -215,6 +215,7 @@ class _Call(Generic[T]):
         known: object = self.error if self.error is not None else self.result
         delivery = Delivery.ACCEPTED if isinstance(known, SendResult) else getattr(known, "delivery", None)
         if isinstance(delivery, Delivery):
+            # Any exception has room for attributes, only no type says so.
             interruption.delivery = delivery  # type: ignore[attr-defined]
             interruption.outcomes = getattr(known, "outcomes", ())  # type: ignore[attr-defined]
         self.error = None

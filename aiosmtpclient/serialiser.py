@@ -61,7 +61,7 @@ _ASKED = (
 _answers = operator.attrgetter(*_ASKED)
 # The headers whose text is, by the way they are parsed, the text of their parse tree.
 _ECHOING = frozenset(
-    kind.parse.__func__  # type: ignore[attr-defined]
+    kind.parse.__func__  # type: ignore[attr-defined]  # a class method at run time
     for kind in (
         *(ContentTransferEncodingHeader, MessageIDHeader, MIMEVersionHeader),
         *(ParameterizedMIMEHeader, UnstructuredHeader),
@@ -230,7 +230,7 @@ def _typed(policy: Policy[Message], fields: Iterable[Field]) -> Message:
     """Return a message that has the Content-Type of these fields, and nothing else."""
     typed = Message(policy)
     # Parsed here once, and not for each question again.
-    typed._headers = [  # type: ignore[attr-defined]
+    typed._headers = [  # type: ignore[attr-defined]  # no setter takes them unparsed
         (name, policy.header_fetch_parse(name, value))
         for name, value in fields
         if name.lower() == "content-type"
@@ -290,7 +290,7 @@ def refuse_broken_field(name: str, value: object) -> None:
 def _folded(name: str, value: object, policy: Policy[Message]) -> bytes:
     """Return the field as the standard library writes it, with the checks that its version makes."""
     alone = _HeaderAlone(policy)
-    alone._headers = [(name, value)]  # type: ignore[attr-defined]
+    alone._headers = [(name, value)]  # type: ignore[attr-defined]  # likewise
     return _flattened(alone, policy).removesuffix(b"\r\n")
 
 

@@ -47,7 +47,7 @@ runner.before_end(hang_up_all)
 
 SourceAddress: TypeAlias = tuple[str, int]
 
-_DEFAULT_TIMEOUT = cast(float, getattr(socket, "_GLOBAL_DEFAULT_TIMEOUT"))  # noqa: B009
+_DEFAULT_TIMEOUT = cast(float, getattr(socket, "_GLOBAL_DEFAULT_TIMEOUT"))  # noqa: B009 - no stub names it
 """smtplib's way to say "as `socket.setdefaulttimeout` says"; where that says nothing, our own defaults."""
 
 

@@ -160,12 +160,12 @@ def test_a_port_from_the_environment_keeps_its_policy(port: int) -> None:
 
 @pytest.mark.parametrize("port", ["x", -5, 99999, 2.5])
 def test_a_port_that_is_none_is_refused_by_the_constructor(port: object) -> None:
-    with pytest.raises(SMTPConnectError, match="a number from 0 to 65535"):
+    with pytest.raises(SMTPConnectError, match="no port number"):
         AsyncSMTP("localhost", port)  # type: ignore[arg-type]
 
 
 def test_a_source_port_that_is_none_is_refused_by_the_constructor() -> None:
-    with pytest.raises(SMTPConnectError, match="a number from 0 to 65535"):
+    with pytest.raises(SMTPConnectError, match="no port number"):
         AsyncSMTP("localhost", source_address=("127.0.0.1", 70000))
 
 

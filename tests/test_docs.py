@@ -94,6 +94,7 @@ def _in_place(code: str, servers: Servers, path: Path) -> str:
             f'host="{host}", port={port}', f'host="localhost", port={server.port}, tls={_policy(port)}'
         )
     code = code.replace('("localhost")', f'("localhost", {servers.plain.port})')
+    code = code.replace('("localhost", trace', f'("localhost", {servers.plain.port}, trace')
     code = code.replace('host="localhost",\n', f'host="localhost", port={servers.plain.port},\n')
     code = code.replace("/run/dovecot/lmtp", str(servers.lmtp.unix_path))
     # The blocking classes take no policy: they do what smtplib does.
@@ -133,7 +134,7 @@ def test_an_example_of_the_documentation_runs(code: str, servers: Servers, tmp_p
 
     assert done.returncode == 0, done.stderr
     assert "not sent" not in done.stdout
-    if "MailServer" not in code:
+    if "Server(" not in code:
         assert servers.messages > before, "the example delivered nothing"
 
 

@@ -150,7 +150,7 @@ class ESMTPConnection(SMTP):
         if not hostname:
             raise Refused("501 5.5.4 Error: a host name is missing")
         assert self.session is not None
-        self._set_rset_state()  # type: ignore[no-untyped-call]
+        self._set_rset_state()  # type: ignore[no-untyped-call]  # aiosmtpd's
         self.session.host_name = hostname
 
     async def smtp_STARTTLS(self, arg: str) -> None:
@@ -160,7 +160,7 @@ class ESMTPConnection(SMTP):
         if self.tls or self.owner.starttls is None:
             raise Refused("503 5.5.1 Error: TLS is already active")
         await self.push("220 2.0.0 Ready to start TLS")
-        self._reader._buffer.clear()  # type: ignore[attr-defined]
+        self._reader._buffer.clear()  # type: ignore[attr-defined]  # nothing public empties it
         await self._bring_up_tls(self.owner.starttls)
 
     async def _bring_up_tls(self, context: ssl.SSLContext) -> None:
@@ -170,7 +170,7 @@ class ESMTPConnection(SMTP):
         self.user = None
         self.extensions = {}
         self.session = self._create_session()
-        self._set_rset_state()  # type: ignore[no-untyped-call]
+        self._set_rset_state()  # type: ignore[no-untyped-call]  # aiosmtpd's
 
     # AUTH
 
@@ -236,7 +236,7 @@ class ESMTPConnection(SMTP):
         """RSET (RFC 5321 section 4.1.1.5)."""
         if arg:
             raise Refused("501 5.5.4 Error: RSET takes no parameters")
-        self._set_rset_state()  # type: ignore[no-untyped-call]
+        self._set_rset_state()  # type: ignore[no-untyped-call]  # aiosmtpd's
         await self.push("250 2.0.0 Ok")
 
     async def smtp_NOOP(self, arg: str | None) -> None:

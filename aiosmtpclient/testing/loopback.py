@@ -51,6 +51,7 @@ async def bring_up_tls(
     # uvloop reads a ClientHello before a new conversation has its first turn: it is taken back, and
     # given to the TLS layer right after that is connected, before anything that comes later.
     transport.pause_reading()
+    # Nothing public says what a stream reader holds, or empties it.
     early = bytes(reader._buffer)  # type: ignore[attr-defined]
     reader._buffer.clear()  # type: ignore[attr-defined]
     handshake = loop.create_task(writer.start_tls(context))
@@ -67,7 +68,7 @@ async def bring_up_tls(
 
 def _feed(transport: asyncio.Transport, octets: bytes) -> None:
     layer = cast("asyncio.BufferedProtocol", transport.get_protocol())
-    layer.get_buffer(len(octets))[: len(octets)] = octets  # type: ignore[index]
+    layer.get_buffer(len(octets))[: len(octets)] = octets  # type: ignore[index]  # a writable buffer, typed object
     layer.buffer_updated(len(octets))
 
 

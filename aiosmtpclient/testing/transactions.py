@@ -172,7 +172,7 @@ class MailConnection(ESMTPConnection):
             lmtp=self.owner.lmtp,
             chunked=chunked,
         )
-        self._set_post_data_state()  # type: ignore[no-untyped-call]
+        self._set_post_data_state()  # type: ignore[no-untyped-call]  # aiosmtpd's
         await self.push("\r\n".join(self.owner.deliver(message, _TOO_LARGE if content is None else None)))
 
     # Questions about an address
