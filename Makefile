@@ -3,6 +3,7 @@
 #   make demo     the main job: send a folder of messages through every client, account for each
 #   make test     the tests, on every event loop
 #   make check    linter, formatter, both type checkers, the layer rule
+#   make bench    this client beside others, about five minutes; QUICK=1 for a short look
 #
 # Another interpreter: make test PYTHON=python3.13 VENV=.venv-3.13
 
@@ -13,13 +14,13 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 demo: $(READY)
 	$(RUN) -m aiosmtpclient demo examples/messages
 
 test: $(READY)
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n auto --dist worksteal $(ARGS)
 
 check: $(READY)
 	$(RUN) -m ruff check .
@@ -27,6 +28,13 @@ check: $(READY)
 	$(RUN) -m mypy
 	$(RUN) -m pyright --pythonpath $(RUN)
 	$(RUN) -m pytest -q tests/test_layers.py
+
+bench: $(VENV)/.ready-bench
+	$(RUN) -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+$(VENV)/.ready-bench: $(READY)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
+	@touch $@
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -229,8 +229,12 @@ class AsyncSMTP(Verbs):
         if self._entered > 0:  # entered by several tasks: the last one to leave quits
             return
         if kind is None:
-            async with self._my_turn():  # what other tasks have under way comes to its end first
-                await self._part()
+            try:
+                async with self._my_turn():  # what other tasks have under way comes to its end first
+                    await self._part()
+            except BaseException:
+                self.close()  # cancelled while it waited for them
+                raise
         elif issubclass(kind, Exception):
             await self._part()
         else:

@@ -55,7 +55,7 @@ from aiosmtpclient.testing.scripted import (
 AUTHORITY = CertificateAuthority()
 TRUSTING = AUTHORITY.client_context()
 SECURITY = TLSSettings(TRUSTING, "localhost")
-BIG = (b"x" * 78 + b"\r\n") * 250_000
+BIG = (b"x" * 998 + b"\r\n") * 12_000
 
 
 # -- where a server is -----------------------------------------------------------------------
@@ -81,7 +81,9 @@ def test_a_given_socket_is_local_if_its_peer_is():
         assert Endpoint("mail.test", 25, sock=ours).name == "mail.test:25"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with socket.create_connection(listener.getsockname()) as tcp:
-            assert Endpoint("mail.test", 25, sock=tcp).local
+            assert Endpoint("", 25, sock=tcp).local
+            assert Endpoint("localhost", 25, sock=tcp).local
+            assert not Endpoint("mail.test", 25, sock=tcp).local  # perhaps through a proxy
         assert not Endpoint("localhost", 25, sock=tcp).local  # closed: nobody knows
 
 
@@ -147,6 +149,16 @@ async def test_a_connection_over_a_given_socket(tls):
 
 
 @each_loop
+async def test_a_given_socket_that_was_closed_is_a_connect_error():
+    given, other = socket.socketpair()
+    given.close()
+    other.close()
+    error = await caught(AsyncSMTP(sock=given).connect())
+    assert isinstance(error, SMTPConnectError)
+    assert "used once" in str(error)
+
+
+@each_loop
 async def test_nobody_listens():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -165,7 +177,7 @@ async def test_no_such_unix_socket(tmp_path):
     assert "No such file" in str(error)
 
 
-@pytest.mark.parametrize("host", ["x" * 64 + ".test", "a..b", "\udcff"])
+@pytest.mark.parametrize("host", ["x" * 64 + ".test", "a..b", "\u00fc" * 64])
 async def test_an_impossible_name_is_no_bare_error_of_python(host):
     error = await caught(AsyncSMTP(host, 25, tls="none").connect())
     assert isinstance(error, SMTPConnectError)
@@ -186,7 +198,9 @@ async def test_dialling_takes_only_so_long(monkeypatch):
 @pytest.mark.parametrize("end", [close, reset])
 async def test_implicit_tls_that_is_cut_off(end):
     async with ScriptedServer([read_exactly(20), end()]) as server:
-        error = await caught(AsyncSMTP(server.host, server.port, tls="implicit", tls_context=TRUSTING).connect())
+        error = await caught(
+            AsyncSMTP(server.host, server.port, tls="implicit", tls_context=TRUSTING).connect()
+        )
         assert isinstance(error, SMTPTLSError)
 
 
@@ -209,7 +223,11 @@ async def test_a_handshake_in_the_middle_that_hangs(kind):
     reached = asyncio.Event()
     script = [*hello("STARTTLS"), "STARTTLS", b"220 go\r\n", read_exactly(20), mark(reached), read_all()]
     async with ScriptedServer(script) as server:
-        options = {"tls": "starttls", "tls_context": TRUSTING, "timeout": SHORT if kind == "timeout" else LONG}
+        options = {
+            "tls": "starttls",
+            "tls_context": TRUSTING,
+            "timeout": SHORT if kind == "timeout" else LONG,
+        }
         started = asyncio.get_running_loop().time()
         error = await suffer(AsyncSMTP(server.host, server.port, **options).connect(), kind, reached)
         assert isinstance(error, SMTPTimeoutError if kind == "timeout" else asyncio.CancelledError)
@@ -298,7 +316,9 @@ async def test_a_handshake_that_ends_without_a_transport_is_a_lost_connection(mo
 
     monkeypatch.setattr(type(asyncio.get_running_loop()), "start_tls", start_tls)
     async with ScriptedServer([*hello("STARTTLS"), "STARTTLS", b"220 go\r\n", read_all()]) as server:
-        error = await caught(AsyncSMTP(server.host, server.port, tls="starttls", tls_context=TRUSTING).connect())
+        error = await caught(
+            AsyncSMTP(server.host, server.port, tls="starttls", tls_context=TRUSTING).connect()
+        )
         assert isinstance(error, SMTPServerDisconnected)
 
 
@@ -326,7 +346,17 @@ async def test_a_refusal_while_the_last_piece_is_held_is_seen_before_the_end_is_
         while not smtp._connection.session.last_reply.permanent:
             await asyncio.sleep(0)
 
-    script = [*hello(), *envelope(TO), "DATA", GO, "first", b"552 no\r\n", mark(refused), wait_for(over), read_all()]
+    script = [
+        *hello(),
+        *envelope(TO),
+        "DATA",
+        GO,
+        "first",
+        b"552 no\r\n",
+        mark(refused),
+        wait_for(over),
+        read_all(),
+    ]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             with pytest.raises(SMTPDataError) as caught_error:
@@ -381,7 +411,17 @@ async def test_a_refusal_between_two_pieces_stops_the_content():
         yield b"third\r\n"
         raise AssertionError("asked for more than could be of use")
 
-    script = [*hello(), *envelope(TO), "DATA", GO, "first", b"552 no\r\n", mark(refused), wait_for(over), read_all()]
+    script = [
+        *hello(),
+        *envelope(TO),
+        "DATA",
+        GO,
+        "first",
+        b"552 no\r\n",
+        mark(refused),
+        wait_for(over),
+        read_all(),
+    ]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             with pytest.raises(SMTPDataError):
@@ -489,7 +529,16 @@ async def test_a_2yz_to_data_gives_the_connection_up_and_an_authobject_is_asked(
 
 @each_loop
 async def test_raw_octets_and_the_replies_to_them():
-    script = [*hello(), "NOOP", "NOOP", b"250 one\r\n250 two\r\n", "RSET", b"250 three\r\n", *take(TO), *bye()]
+    script = [
+        *hello(),
+        "NOOP",
+        "NOOP",
+        b"250 one\r\n250 two\r\n",
+        "RSET",
+        b"250 three\r\n",
+        *take(TO),
+        *bye(),
+    ]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             connection = smtp._connection

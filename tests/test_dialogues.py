@@ -544,11 +544,17 @@ def test_a_trace_sees_no_response_and_no_challenge() -> None:
 
 
 def test_a_command_is_one_line_and_one_reply_whatever_it_says() -> None:
-    for answer in (b"250 ok\r\n", b"354 hm\r\n", b"450 later\r\n", b"550 no\r\n"):
+    for answer in (b"250 ok\r\n", b"450 later\r\n", b"550 no\r\n"):
         over = talk(dialogues.command(b"NOOP\r\n", "NOOP"), answer)
         assert over.wrote == [b"NOOP\r\n"]
         assert over.result == Reply(int(answer[:3]), answer[4:-2])
         assert over.kept
+
+
+def test_a_command_that_is_answered_as_if_more_would_follow_ends_the_connection() -> None:
+    over = talk(dialogues.command(b"NOOP\r\n", "NOOP"), b"354 hm\r\n")
+    assert isinstance(over.error, SMTPProtocolError)
+    assert not over.kept
 
 
 @pytest.mark.parametrize(

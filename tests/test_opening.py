@@ -102,6 +102,12 @@ def test_what_connect_is_given_comes_before_what_the_constructor_was_given():
     assert plan(server_hostname="name.test").settings("other.test").security.server_hostname == "name.test"
 
 
+@pytest.mark.parametrize("host", ["a b", "a\n", "a\0", "\udcff"], ids=ascii)
+def test_a_host_that_cannot_be_one_is_refused_at_once(host):
+    with pytest.raises(ValueError, match="not a host"):
+        plan(host=host).settings()
+
+
 def test_the_verb_to_say_hello_with():
     assert plan().settings().hello_verb == "EHLO"
     assert plan(lmtp=True).settings().hello_verb == "LHLO"
@@ -128,7 +134,8 @@ def test_a_port_that_is_none_is_an_error(bad):
 
 
 @pytest.mark.parametrize(
-    ("name", "own"), [("a.b", "a.b"), ("a", None), ("", None), ("a_b.c", None), ("a.b.", None), ("\u00fc.b", None)]
+    ("name", "own"),
+    [("a.b", "a.b"), ("a", None), ("", None), ("a_b.c", None), ("a.b.", None), ("\u00fc.b", None)],
 )
 def test_only_a_domain_is_a_name_to_say_hello_with(name, own, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: name)
@@ -175,7 +182,11 @@ async def test_a_server_that_does_not_answer_our_farewell_is_left_after_a_while(
 @pytest.mark.parametrize("at", ["QUIT", "EHLO"])
 async def test_a_cancelled_opening_or_farewell_drops_the_connection(at):
     reached = asyncio.Event()
-    script = [greeting(), "EHLO", mark(reached), stall()] if at == "EHLO" else [b"554 no\r\n", "QUIT", mark(reached), stall()]
+    script = (
+        [greeting(), "EHLO", mark(reached), stall()]
+        if at == "EHLO"
+        else [b"554 no\r\n", "QUIT", mark(reached), stall()]
+    )
     async with ScriptedServer(script) as server:
         smtp = AsyncSMTP(server.host, server.port)
         error = await suffer(smtp.connect(), "cancel", reached)
@@ -305,7 +316,9 @@ async def test_a_login_that_cannot_be_tried_says_why(offered, match):
 
 
 @pytest.mark.parametrize(
-    ("allow", "tried"), [(False, ["AUTH CRAM-MD5", "AUTH PLAIN"]), (True, ["AUTH CRAM-MD5"])], ids=["local", "wire"]
+    ("allow", "tried"),
+    [(False, ["AUTH CRAM-MD5", "AUTH PLAIN"]), (True, ["AUTH CRAM-MD5"])],
+    ids=["local", "wire"],
 )
 async def test_the_next_mechanism_is_tried_only_where_nobody_can_have_forced_the_failure(allow, tried):
     exchange = ["AUTH CRAM-MD5", b"504 no\r\n"]
@@ -321,7 +334,9 @@ async def test_the_next_mechanism_is_tried_only_where_nobody_can_have_forced_the
 
 
 async def test_a_login_that_ends_the_connection_is_the_last():
-    async with ScriptedServer([*hello("AUTH PLAIN CRAM-MD5"), "AUTH CRAM-MD5", b"421 bye\r\n", expect_eof()]) as server:
+    async with ScriptedServer(
+        [*hello("AUTH PLAIN CRAM-MD5"), "AUTH CRAM-MD5", b"421 bye\r\n", expect_eof()]
+    ) as server:
         with pytest.raises(SMTPAuthenticationError):
             await AsyncSMTP(server.host, server.port, username="u", password="p").connect()
 
@@ -344,7 +359,13 @@ async def test_an_authobject_and_a_second_login():
 async def test_a_503_is_a_refusal_where_nobody_has_logged_in_on_this_side_of_tls():
     """What was agreed on in clear is forgotten with TLS (RFC 3207 section 4.2)."""
     script = [*hello("AUTH XAMPLE", "STARTTLS"), "AUTH", b"235 in\r\n", "STARTTLS", b"220 go\r\n"]
-    script += [starttls(AUTHORITY.server_context()), "EHLO", b"250-x\r\n250 AUTH XAMPLE\r\n", "AUTH", b"503 no\r\n"]
+    script += [
+        starttls(AUTHORITY.server_context()),
+        "EHLO",
+        b"250-x\r\n250 AUTH XAMPLE\r\n",
+        "AUTH",
+        b"503 no\r\n",
+    ]
     async with ScriptedServer([*script, *bye()]) as server:
         async with AsyncSMTP(server.host, server.port, tls_context=TRUSTING) as smtp:
             await smtp.auth("XAMPLE", lambda: "x")

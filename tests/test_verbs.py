@@ -124,7 +124,9 @@ async def test_what_the_server_said_is_remembered_as_smtplib_remembers_it():
             assert smtp.esmtp_features == {}
 
 
-@pytest.mark.parametrize(("given", "own", "expected"), [("me.example", "x.y", "me.example"), (None, "x.y", "x.y")])
+@pytest.mark.parametrize(
+    ("given", "own", "expected"), [("me.example", "x.y", "me.example"), (None, "x.y", "x.y")]
+)
 async def test_the_name_that_ehlo_is_said_with(given, own, expected, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: own)
     async with MailServer() as server:
@@ -192,7 +194,9 @@ async def test_starttls_and_login_by_hand():
 
 
 async def test_starttls_that_is_not_to_be_had_keeps_the_connection():
-    async with ScriptedServer([*hello(), "EHLO", b"250-x\r\n250 STARTTLS\r\n", "STARTTLS", b"454 no\r\n", *bye()]) as server:
+    async with ScriptedServer(
+        [*hello(), "EHLO", b"250-x\r\n250 STARTTLS\r\n", "STARTTLS", b"454 no\r\n", *bye()]
+    ) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             with pytest.raises(SMTPNotSupportedError):
                 await smtp.starttls()
@@ -218,7 +222,9 @@ async def test_smtplibs_authobjects(name, initial_response_ok):
         async with AsyncSMTP(server.host, server.port, username="", password="") as smtp:
             await caught(smtp.login("u", "p", mechanisms=[]))  # only to be remembered, as in smtplib
             authobject = getattr(smtp, f"auth_{name}")
-            assert (await smtp.auth(mechanism, authobject, initial_response_ok=initial_response_ok)).code == 235
+            assert (
+                await smtp.auth(mechanism, authobject, initial_response_ok=initial_response_ok)
+            ).code == 235
             await send(smtp)
         assert server.messages[0].user == "u"
 
@@ -243,7 +249,11 @@ async def test_an_envelope_by_hand(content):
             assert (await smtp.mail(SENDER, ["BODY=8BITMIME"])).code == 250
             assert (await smtp.rcpt(TO, ["NOTIFY=NEVER"])).code == 250
             assert (await smtp.rcpt(TOO)).code == 550
-            assert (await smtp.data(iter([BODY]) if content is not BODY and not isinstance(content, str) else content)).code == 250
+            assert (
+                await smtp.data(
+                    iter([BODY]) if content is not BODY and not isinstance(content, str) else content
+                )
+            ).code == 250
             await send(smtp, NEXT)
         assert [one.recipients for one in server.messages] == [(TO,), (NEXT,)]
         assert server.messages[0].content == BODY
@@ -292,7 +302,9 @@ async def test_content_by_hand_that_is_cancelled_says_what_is_known():
     async def mark(_: object) -> None:
         reached.set()
 
-    async with ScriptedServer([*hello(), "MAIL", OK, "RCPT", OK, "DATA", GO, expect_content(), mark, read_all()]) as server:
+    async with ScriptedServer(
+        [*hello(), "MAIL", OK, "RCPT", OK, "DATA", GO, expect_content(), mark, read_all()]
+    ) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             await smtp.mail(SENDER)
             await smtp.rcpt(TO)
@@ -302,6 +314,45 @@ async def test_content_by_hand_that_is_cancelled_says_what_is_known():
             error = await task
             assert error.outcomes == ((TO, Delivery.UNKNOWN, None),)
             assert not smtp.is_connected
+
+
+async def test_recipients_of_an_envelope_that_was_reset_are_forgotten():
+    async with MailServer(lmtp=True) as server:
+        async with AsyncLMTP(server.host, server.port) as lmtp:
+            for recipient in (TOO, TO):
+                await lmtp.mail(SENDER)
+                await lmtp.rcpt(recipient)
+                if recipient is TOO:
+                    await lmtp.rset()
+            assert (await lmtp.data(BODY)).code == 250
+            assert (await lmtp.noop()).code == 250
+        assert server.messages[0].recipients == (TO,)
+
+
+async def test_a_reset_without_an_answer_is_an_error_like_any_other():
+    reached = asyncio.Event()
+
+    async def mark(_: object) -> None:
+        reached.set()
+
+    async with ScriptedServer([*hello(), "RSET", mark, read_all()], [*hello(), "RSET", OK, *bye()]) as server:
+        smtp = AsyncSMTP(server.host, server.port)
+        await smtp.connect()
+        task = asyncio.create_task(caught(smtp.rset()))
+        await reached.wait()
+        smtp.close()
+        assert isinstance(await task, SMTPServerDisconnected)
+        async with smtp:
+            assert (await smtp.rset()).code == 250
+
+
+async def test_in_lmtp_recipients_that_were_not_named_by_rcpt_cannot_be_answered_for():
+    async with ScriptedServer([*hello(verb="LHLO"), "MAIL", OK, "RCPT", OK, *bye()]) as server:
+        async with AsyncLMTP(server.host, server.port) as lmtp:
+            await lmtp.docmd("MAIL", f"FROM:<{SENDER}>")
+            await lmtp.docmd("RCPT", f"TO:<{TO}>")
+            with pytest.raises(RuntimeError, match=r"rcpt\(\)"):
+                await lmtp.data(BODY)
 
 
 async def test_a_wrong_address_by_hand_writes_nothing():
@@ -357,7 +408,18 @@ async def test_a_verb_after_docmd_data_does_not_become_message_text():
             await smtp.mail(SENDER)
             await smtp.rcpt(TO)
             assert (await smtp.docmd("DATA")).code == 354
-            for verb in ("noop", "rset", "ehlo", "mail", "verify", "login", "auth", "starttls", "sendmail", "data"):
+            for verb in (
+                "noop",
+                "rset",
+                "ehlo",
+                "mail",
+                "verify",
+                "login",
+                "auth",
+                "starttls",
+                "sendmail",
+                "data",
+            ):
                 error = await caught(ALL_VERBS[verb](smtp))
                 assert isinstance(error, RuntimeError | SMTPNotSupportedError), verb
             assert smtp.is_connected
@@ -391,7 +453,9 @@ async def test_a_block_left_in_the_middle_of_content_by_hand_writes_no_quit_into
 async def test_verbs_of_many_tasks_take_turns():
     async with MailServer() as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
-            replies = await asyncio.gather(smtp.noop(), smtp.verify(TO), smtp.rset(), smtp.expn("x"), smtp.noop())
+            replies = await asyncio.gather(
+                smtp.noop(), smtp.verify(TO), smtp.rset(), smtp.expn("x"), smtp.noop()
+            )
         assert [reply.code for reply in replies] == [250, 252, 250, 250, 250]
         assert server.commands[1:6] == ["NOOP", f"VRFY {TO}", "RSET", "EXPN x", "NOOP"]
 

@@ -174,7 +174,14 @@ async def test_old_style_auth_is_understood():
 
 async def test_the_callers_mechanisms_are_tried_in_the_callers_order():
     """Rule 1: `mechanisms=` decides."""
-    script = [*hello("AUTH CRAM-MD5 PLAIN LOGIN"), "AUTH LOGIN", b"535 no\r\n", "AUTH PLAIN", b"235 in\r\n", *bye()]
+    script = [
+        *hello("AUTH CRAM-MD5 PLAIN LOGIN"),
+        "AUTH LOGIN",
+        b"535 no\r\n",
+        "AUTH PLAIN",
+        b"235 in\r\n",
+        *bye(),
+    ]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             await smtp.login(USER, PASSWORD, mechanisms=["login", "plain"])
@@ -182,7 +189,15 @@ async def test_the_callers_mechanisms_are_tried_in_the_callers_order():
 
 async def test_a_second_login_on_one_connection_is_no_failure():
     """RFC 4954 section 4 says 503, and smtplib calls that success; before any login 503 is a refusal."""
-    script = [*hello("AUTH PLAIN"), "AUTH", b"503 what?\r\n", "AUTH", b"235 in\r\n", "AUTH", b"503 already\r\n"]
+    script = [
+        *hello("AUTH PLAIN"),
+        "AUTH",
+        b"503 what?\r\n",
+        "AUTH",
+        b"235 in\r\n",
+        "AUTH",
+        b"503 already\r\n",
+    ]
     async with ScriptedServer([*script, *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             with pytest.raises(SMTPAuthenticationError):
@@ -197,7 +212,15 @@ async def test_a_second_login_on_one_connection_is_no_failure():
 @pytest.mark.parametrize("prompt", [b"334\r\n", b"334 go on!\r\n", b"334 VXNlcm5hbWU6\r\n"])
 async def test_a_prompt_that_carries_nothing_is_ignored(prompt):
     """Rule 2: PLAIN's challenge and LOGIN's prompts: position decides, whatever they say."""
-    script = [*hello("AUTH LOGIN PLAIN"), "AUTH LOGIN", prompt, b64(USER), prompt, b64(PASSWORD), b"535 no\r\n"]
+    script = [
+        *hello("AUTH LOGIN PLAIN"),
+        "AUTH LOGIN",
+        prompt,
+        b64(USER),
+        prompt,
+        b64(PASSWORD),
+        b"535 no\r\n",
+    ]
     script += ["AUTH PLAIN", prompt, PLAIN, b"235 in\r\n", *bye()]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -278,7 +301,9 @@ async def test_the_authobjects_of_smtplib_log_in(name):
                     await smtp.quit()
                     await smtp.connect()
                 authobject = getattr(smtp, f"auth_{name}")
-                reply = await smtp.auth(mechanism.lower(), authobject, initial_response_ok=initial_response_ok)
+                reply = await smtp.auth(
+                    mechanism.lower(), authobject, initial_response_ok=initial_response_ok
+                )
                 assert reply.code == 235
 
 
@@ -354,7 +379,9 @@ async def test_acting_as_somebody_else_is_said_in_plain():
             await smtp.login(USER, PASSWORD, authorization_id="bob")
 
 
-@pytest.mark.parametrize("bad", [{"username": "a\0b"}, {"username": "u", "password": "\0"}, {"username": "\ud800"}])
+@pytest.mark.parametrize(
+    "bad", [{"username": "a\0b"}, {"username": "u", "password": "\0"}, {"username": "\ud800"}]
+)
 async def test_a_nul_in_the_constructors_credentials_is_a_valueerror(bad):
     """Rule 3: NUL in user or password: ValueError."""
     with pytest.raises(ValueError, match="NUL"):
@@ -488,7 +515,14 @@ async def test_login_after_starttls_by_hand():
     """Rules 1 and 8.1 together: AUTH is offered inside TLS only, and EHLO is said again by itself."""
     authority = CertificateAuthority()
     script = [*hello("STARTTLS"), "STARTTLS", b"220 go\r\n", starttls(authority.server_context())]
-    script += ["EHLO", b"250-x\r\n250 AUTH PLAIN\r\n", f"AUTH PLAIN {PLAIN}", b"235 in\r\n", *take("a@b.test"), *bye()]
+    script += [
+        "EHLO",
+        b"250-x\r\n250 AUTH PLAIN\r\n",
+        f"AUTH PLAIN {PLAIN}",
+        b"235 in\r\n",
+        *take("a@b.test"),
+        *bye(),
+    ]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port, tls_context=authority.client_context()) as smtp:
             with pytest.raises(SMTPNotSupportedError, match="offers STARTTLS"):

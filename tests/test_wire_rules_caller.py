@@ -143,7 +143,7 @@ async def assert_nothing_is_written(call, bad) -> None:
 @pytest.mark.parametrize("bad", BAD_ADDRESSES, ids=ascii)
 @pytest.mark.parametrize("call", CALLS)
 async def test_an_address_cannot_carry_a_command(call, bad):
-    """Rule 1: CR, LF, NUL, controls, a space or an angle bracket outside quotes: ValueError, nothing written."""
+    """Rule 1: CR, LF, controls, a space or an angle bracket outside quotes: ValueError, nothing written."""
     await assert_nothing_is_written(CALLS[call], bad)
 
 
@@ -174,7 +174,9 @@ async def test_a_hello_name_cannot_carry_a_command(bad):
     ],
     ids=["docmd", "docmd arguments", "help", "auth"],
 )
-@pytest.mark.parametrize("bad", [f"NOOP\r\n{EVIL}", "NOOP\n", "NOOP\r", "NOOP\0", "NOOP\t", "NOOP\x85"], ids=ascii)
+@pytest.mark.parametrize(
+    "bad", [f"NOOP\r\n{EVIL}", "NOOP\n", "NOOP\r", "NOOP\0", "NOOP\t", "NOOP\x85"], ids=ascii
+)
 async def test_a_raw_command_is_one_command(call, bad):
     """Rule 1: controls in a raw command."""
     await assert_nothing_is_written(call, bad)
@@ -302,7 +304,7 @@ WAYS = [as_bytes, bytearray, memoryview, as_file, by_octet, by_octet_async, in_h
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("end", SMUGGLED, ids=repr)
 async def test_no_form_of_an_early_end_reaches_the_server(way, end):
-    """Rule 3: no bare CR, no bare LF on the wire, and a dot at a line's start is doubled: nothing is smuggled."""
+    """Rule 3: no bare CR, no bare LF on the wire, and each line's first dot is doubled."""
     body = b"Subject: x\r\n\r\nbefore" + end + b"MAIL FROM:<evil@evil.test>\r\n" + EVIL.encode()
     async with ScriptedServer([*hello("PIPELINING"), *take(TO), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -539,7 +541,7 @@ async def test_a_header_cannot_carry_another_header(name, value):
 @pytest.mark.parametrize("kind", [EmailMessage, Message])
 @pytest.mark.parametrize("name", ["Bcc", "BCC", "bcc", "Bcc "])
 async def test_blind_recipients_get_the_mail_and_nobody_sees_them(kind, name):
-    """Rule 7: Bcc never leaves `send_message`, its addresses get the mail, all headers count, nothing changes."""
+    """Rule 7: Bcc never leaves, its addresses get the mail, all headers count, nothing is changed."""
     one = kind()
     one["From"], one["To"], one["Cc"] = SENDER, TO, "c@to.test"
     one._headers.append((name, "blind@to.test"))
@@ -549,7 +551,9 @@ async def test_blind_recipients_get_the_mail_and_nobody_sees_them(kind, name):
         one["bcc"] = "second blind <blind2@to.test>"
     one.set_payload("Hello.\n")
     before = copy.deepcopy(list(one.raw_items())), one.get_payload()
-    async with MailServer(refuse_content=lambda message: None if len(server.messages) else "451 later") as server:
+    async with MailServer(
+        refuse_content=lambda message: None if len(server.messages) else "451 later"
+    ) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             server.messages.append(None)  # the first time it is taken, the second time refused
             await smtp.send_message(one)

@@ -82,7 +82,15 @@ async def test_data_ends_a_group_and_the_content_waits_for_its_reply():
             await asyncio.sleep(0)
         assert conversation.received.endswith(GROUP)
 
-    script = [*hello("PIPELINING"), read_exactly(len(GROUP)), nothing_more, OK, OK, nothing_more, b"550 no\r\n"]
+    script = [
+        *hello("PIPELINING"),
+        read_exactly(len(GROUP)),
+        nothing_more,
+        OK,
+        OK,
+        nothing_more,
+        b"550 no\r\n",
+    ]
     async with ScriptedServer([*script, nothing_more, GO, expect_content(), OK, *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             result = await send(smtp, TO, TOO)
@@ -156,7 +164,7 @@ async def test_nobody_accepted_and_a_2yz_to_data_drops_the_connection():
 
 @each_loop
 async def test_all_or_nothing_sends_nobody_an_empty_message():
-    """Rule 3: DATA waits until every recipient is accepted; one refusal refuses all, and nothing is delivered."""
+    """Rule 3: DATA waits until every recipient is accepted; one refusal, and nothing is delivered."""
     async with MailServer(refuse={TOO: "550 no"}) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             with pytest.raises(SMTPRecipientsRefused) as caught_error:

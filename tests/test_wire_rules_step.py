@@ -274,7 +274,7 @@ async def test_cancelled_between_the_354_and_the_content_sends_neither_dot_nor_r
     ],
 )
 async def test_what_is_no_reply_is_no_answer(reply):
-    """Rule 5: anything but `[2-5]` digit digit and a space, `-` or the end is a protocol error, and dropped."""
+    """Rule 5: anything but `[2-5]` digit digit and a space, `-` or the end breaks the protocol: dropped."""
     async with ScriptedServer([*hello(), "NOOP", split(reply), read_all()], NEXT_CONNECTION) as server:
         smtp = AsyncSMTP(server.host, server.port)
         await smtp.connect()
@@ -349,7 +349,9 @@ async def test_a_server_that_never_stops_talking_is_left(endless):
 async def test_a_reply_line_may_have_8_kib_and_no_more(line):
     """Rule 6: the caps at their edge."""
     reply = b"250 " + b"x" * (line - 4) + b"\r\n"
-    async with ScriptedServer([*hello(), "NOOP", reply, *(bye() if line == 8192 else [read_all()])]) as server:
+    async with ScriptedServer(
+        [*hello(), "NOOP", reply, *(bye() if line == 8192 else [read_all()])]
+    ) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             if line == 8192:
                 assert (await smtp.noop()).code == 250
@@ -463,10 +465,16 @@ async def test_any_2yz_and_any_3yz_will_do():
             id="HELO",
         ),
         pytest.param(
-            [*hello("STARTTLS"), "STARTTLS", b"250 go\r\n", read_all()], SMTPProtocolError, 250, id="STARTTLS 2yz"
+            [*hello("STARTTLS"), "STARTTLS", b"250 go\r\n", read_all()],
+            SMTPProtocolError,
+            250,
+            id="STARTTLS 2yz",
         ),
         pytest.param(
-            [*hello("STARTTLS"), "STARTTLS", b"334 go\r\n", read_all()], SMTPProtocolError, 334, id="STARTTLS 3yz"
+            [*hello("STARTTLS"), "STARTTLS", b"334 go\r\n", read_all()],
+            SMTPProtocolError,
+            334,
+            id="STARTTLS 3yz",
         ),
     ],
 )
@@ -557,7 +565,8 @@ async def test_a_421_to_a_verb_is_returned_and_closes(verb):
 
 
 @pytest.mark.parametrize(
-    ("text", "code"), [(b"5.7.1 no", (5, 7, 1)), (b"2.0.0 ok", None), (b"4.7.1 later", None), (b"5.7 no", None)]
+    ("text", "code"),
+    [(b"5.7.1 no", (5, 7, 1)), (b"2.0.0 ok", None), (b"4.7.1 later", None), (b"5.7 no", None)],
 )
 async def test_an_enhanced_code_of_another_class_is_only_text(text, code):
     """Rule 9: an enhanced code only if its class matches the first digit."""
@@ -606,7 +615,9 @@ async def test_helo_is_never_said_where_it_would_cost_something(after_ehlo, opti
 @pytest.mark.parametrize("code", [500, 502, 421])
 async def test_lmtp_never_says_ehlo_or_helo(code):
     """Rule 10: never in LMTP."""
-    async with ScriptedServer([greeting(), "LHLO", b"%d no\r\n" % code, *([read_all()] if code == 421 else bye())]) as server:
+    async with ScriptedServer(
+        [greeting(), "LHLO", b"%d no\r\n" % code, *([read_all()] if code == 421 else bye())]
+    ) as server:
         error = await caught(AsyncLMTP(server.host, server.port).connect())
         assert isinstance(error, SMTPHeloError)
         await server.conversations[0].gone.wait()
@@ -615,7 +626,9 @@ async def test_lmtp_never_says_ehlo_or_helo(code):
 
 async def test_keywords_are_read_exactly_and_from_the_second_line_on():
     """Rule 10: the greeting's text promises nothing; `STARTTLS_LATER` is not STARTTLS; junk is ignored."""
-    lines = b"250-PIPELINING at your service\r\n250-STARTTLS_LATER\r\n250-SIZE lots\r\n250-8bitmime\r\n250 =\r\n"
+    lines = (
+        b"250-PIPELINING at your service\r\n250-STARTTLS_LATER\r\n250-SIZE lots\r\n250-8bitmime\r\n250 =\r\n"
+    )
     async with ScriptedServer([greeting(), "EHLO", lines, *bye()]) as server:
         async with AsyncSMTP(server.host, server.port, tls="opportunistic") as smtp:
             assert set(smtp.extensions) == {"size", "8bitmime"}
@@ -696,7 +709,9 @@ async def test_tasks_cancelled_at_random_moments_never_hand_a_reply_to_somebody_
         for number in range(40):
             if not smtp.is_connected:
                 await smtp.connect()
-            task = asyncio.create_task(smtp.sendmail(SENDER, f"r{number}@to.test", f"Subject: {number}\r\n\r\n"))
+            task = asyncio.create_task(
+                smtp.sendmail(SENDER, f"r{number}@to.test", f"Subject: {number}\r\n\r\n")
+            )
             for _ in range(number):
                 await asyncio.sleep(0)
             task.cancel()

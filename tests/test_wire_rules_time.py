@@ -32,7 +32,7 @@ from aiosmtpclient import AsyncSMTP, Delivery, SMTPTimeoutError, Timeouts
 from aiosmtpclient.testing import CertificateAuthority, Conversation, MailServer, ScriptedServer
 from aiosmtpclient.testing.scripted import expect_content, greeting, read_all, read_exactly, stall
 
-LINE = b"x" * 78 + b"\r\n"
+LINE = b"x" * 998 + b"\r\n"
 BIG = LINE * (24 * 1024 * 1024 // len(LINE))
 NEXT_CONNECTION = [*hello(), *take(NEXT), *bye()]
 PROMPT = 0.05
@@ -47,7 +47,7 @@ def now() -> float:
 
 
 def test_the_defaults_are_those_of_the_rfc():
-    """Connect 30 s, each reply 60 s, each slice 60 s, final reply 600 s; a number sets all; None waits for ever."""
+    """Connect 30 s, each reply 60 s, each slice 60 s, the last reply 600 s; a number sets all of them."""
     assert Timeouts() == Timeouts(connect=30, reply=60, write=60, final=600)
     assert AsyncSMTP("mail.test").timeout == Timeouts()
     assert AsyncSMTP("mail.test", timeout=7).timeout == Timeouts(7, 7, 7, 7)
@@ -140,7 +140,6 @@ async def slowly_read(conversation: Conversation, octets: int, seconds: float) -
         await conversation.read_exactly(octets // pieces)
 
 
-@each_loop
 @pytest.mark.parametrize("tls", [False, True], ids=["clear", "TLS"])
 async def test_an_upload_that_makes_progress_never_times_out(tls):
     """Each slice has its time *since the last progress*, so a slow link is not a dead one."""
@@ -224,7 +223,7 @@ async def test_a_body_that_never_waits_does_not_stall_the_loop():
 
     def body() -> Iterator[bytes]:
         for _ in range(16):
-            yield LINE * 13_000  # about a megabyte
+            yield LINE * 1_000  # about a megabyte
 
     with MailServer() as server:  # in a thread: it takes what comes as fast as it comes
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -235,7 +234,7 @@ async def test_a_body_that_never_waits_does_not_stall_the_loop():
             await task
             over = True
             assert turns - before > 16
-        assert len(server.messages[0].content) == 16 * 13_000 * len(LINE)
+        assert len(server.messages[0].content) == 16 * 1_000 * len(LINE)
 
 
 async def test_a_body_of_many_small_pieces_leaves_in_few_writes():
@@ -401,7 +400,17 @@ async def test_over_ipv6_our_own_address_says_so(monkeypatch):
 async def test_no_timeout_means_no_clock():
     """None waits for ever."""
     answer, reached = asyncio.Event(), asyncio.Event()
-    script = [*hello(), *envelope(TO), "DATA", GO, expect_content(), mark(reached), wait_for(answer), OK, *bye()]
+    script = [
+        *hello(),
+        *envelope(TO),
+        "DATA",
+        GO,
+        expect_content(),
+        mark(reached),
+        wait_for(answer),
+        OK,
+        *bye(),
+    ]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port, timeout=None) as smtp:
             task = asyncio.create_task(send(smtp))

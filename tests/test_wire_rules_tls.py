@@ -1,4 +1,4 @@
-"""Section 8 of the wire rules: TLS (RFC 3207), against real handshakes with certificates made for the purpose."""
+"""Section 8 of the wire rules: TLS (RFC 3207), with real handshakes and certificates made for them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,16 @@ from aiosmtpclient import (
     TLSPolicy,
 )
 from aiosmtpclient.testing import CertificateAuthority, Conversation, MailServer, ScriptedServer
-from aiosmtpclient.testing.scripted import close, drop, expect_content, read_all, read_exactly, reset, stall, starttls
+from aiosmtpclient.testing.scripted import (
+    close,
+    drop,
+    expect_content,
+    read_all,
+    read_exactly,
+    reset,
+    stall,
+    starttls,
+)
 
 AUTHORITY = CertificateAuthority()
 TRUSTING = AUTHORITY.client_context()
@@ -59,13 +68,17 @@ def system_authorities_are_few():
 
 
 @each_loop
-@pytest.mark.parametrize("behind", [b"250 injected\r\n", b"250 in", b"\r\n", b"\n", b"2", b"\x16\x03\x01"], ids=repr)
+@pytest.mark.parametrize(
+    "behind", [b"250 injected\r\n", b"250 in", b"\r\n", b"\n", b"2", b"\x16\x03\x01"], ids=repr
+)
 @pytest.mark.parametrize("how", ["policy", "starttls()"])
 async def test_octets_behind_the_220_stop_the_handshake_before_it_begins(behind, how):
     """Rule 1: octets behind the 220, even half a line: error and drop before a ClientHello."""
     script = [*hello("STARTTLS"), "STARTTLS", b"220 go\r\n" + behind, read_all()]
     async with ScriptedServer(script) as server:
-        smtp = AsyncSMTP(server.host, server.port, tls="starttls" if how == "policy" else None, tls_context=TRUSTING)
+        smtp = AsyncSMTP(
+            server.host, server.port, tls="starttls" if how == "policy" else None, tls_context=TRUSTING
+        )
         if how == "policy":
             error = await caught(smtp.connect())
         else:
@@ -83,7 +96,9 @@ async def test_what_was_offered_in_clear_is_forgotten(how):
     """Rule 1: all earlier knowledge is forgotten; EHLO again."""
     script = [*UPGRADE, "EHLO", b"250-mail.test\r\n250 SIZE 1000\r\n", *take(TO), *bye()]
     async with ScriptedServer(script) as server:
-        smtp = AsyncSMTP(server.host, server.port, tls="starttls" if how == "policy" else None, tls_context=TRUSTING)
+        smtp = AsyncSMTP(
+            server.host, server.port, tls="starttls" if how == "policy" else None, tls_context=TRUSTING
+        )
         async with smtp:
             if how == "starttls()":
                 assert (await smtp.starttls()).code == 220
@@ -114,7 +129,9 @@ async def test_required_tls_that_is_not_to_be_had_sends_nothing(script, quits):
     options = {"tls": "starttls", "username": "u", "password": "p"}
     async with ScriptedServer(script) as server:
         error = await caught(
-            aiosmtpclient.send(BODY, sender=SENDER, recipients=TO, host=server.host, port=server.port, **options)
+            aiosmtpclient.send(
+                BODY, sender=SENDER, recipients=TO, host=server.host, port=server.port, **options
+            )
         )
         assert isinstance(error, SMTPTLSError)
         assert error.delivery is Delivery.NOT_SENT
@@ -200,7 +217,7 @@ FAILURES = {
 @pytest.mark.parametrize("why", FAILURES)
 @pytest.mark.parametrize("policy", ["opportunistic", "starttls", "implicit"])
 async def test_a_certificate_that_does_not_fit_is_an_smtptlserror(why, policy):
-    """Rule 3: verification on by default, against the configured name; the error says why and what to turn."""
+    """Rule 3: verified by default, against the configured name; the error says why and what to turn."""
     theirs, ours, name, match = FAILURES[why]
     options = {"implicit_tls": theirs} if policy == "implicit" else {"starttls": theirs}
     async with MailServer(**options) as server:
@@ -254,7 +271,9 @@ async def test_a_server_that_goes_right_after_the_220_is_not_waited_for():
 async def test_what_is_not_tls_is_an_smtptlserror(policy):
     """Rule 3: a server that goes on in clear."""
     begin = [*hello("STARTTLS"), "STARTTLS", b"220 go\r\n"] if policy == "starttls" else []
-    async with ScriptedServer([*begin, read_exactly(20), b"220 mail.test ESMTP\r\n" * 3, read_all()]) as server:
+    async with ScriptedServer(
+        [*begin, read_exactly(20), b"220 mail.test ESMTP\r\n" * 3, read_all()]
+    ) as server:
         error = await caught(AsyncSMTP(server.host, server.port, tls=policy, tls_context=TRUSTING).connect())
         assert isinstance(error, SMTPTLSError)
         assert "not TLS" in str(error)
@@ -376,7 +395,16 @@ async def test_a_server_that_never_closes_its_side_is_not_waited_for_long():
 async def test_content_larger_than_every_buffer_goes_through_tls():
     """Flow control inside TLS, and an early refusal there."""
     line = b"x" * 78 + b"\r\n"
-    script = [*hello(), *take(TO), *envelope(TO), "DATA", GO, read_exactly(100_000), b"552 enough\r\n", stall()]
+    script = [
+        *hello(),
+        *take(TO),
+        *envelope(TO),
+        "DATA",
+        GO,
+        read_exactly(100_000),
+        b"552 enough\r\n",
+        stall(),
+    ]
     async with ScriptedServer(script, implicit_tls=AUTHORITY.server_context()) as server:
         async with AsyncSMTP(server.host, server.port, tls="implicit", tls_context=TRUSTING) as smtp:
             assert (await send(smtp, body=line * 10_000)).accepted == (TO,)

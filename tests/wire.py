@@ -31,7 +31,7 @@ NEXT = "next@to.test"
 BODY = b"Subject: hello\r\n\r\nHello.\r\n"
 GO = b"354 go\r\n"
 OK = b"250 ok\r\n"
-SHORT = 0.2
+SHORT = 0.15
 """Seconds that a client waits in tests in which the server never answers."""
 LONG = 20.0
 """Seconds that nothing here should ever take."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import ssl
 import threading
@@ -63,6 +64,8 @@ async def bring_up_tls(
         transport.abort()
         # asyncio does not tell a protocol that its connection was lost in the middle of a handshake.
         connection.connection_lost(error if isinstance(error, OSError) else None)
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()  # looked at: asyncio complains of an error that nobody saw
         raise
 
 

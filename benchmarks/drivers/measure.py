@@ -1,0 +1,237 @@
+"""How each kind of job is measured, the same for every client.
+
+Rules of this room:
+
+* Before anything else one block of 4 MiB is freed. asyncio's `Protocol` reads into 256 KiB
+  blocks, and until the process has once freed a larger one, the allocator gives each of them
+  back to the system at once: three system calls a read, for some clients and not for others.
+  Every client is measured on such a warm heap, as in a process that has worked for a while.
+* Messages are made before the clock starts, sent while it runs, and never sent twice.
+* What is measured was warmed up by doing it: at least a fifth of the time that is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import resource
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+
+from .job import IN_FLIGHT, Client, Job, Kind, Mail, Result
+from .mails import MailSource
+
+_HEAP_BLOCK = 4 << 20
+_BATCH_OCTETS = 96 << 20
+_BATCH_COUNT = 20_000
+_IDLE = 200
+Make = Callable[[], Client]
+
+
+class Stopwatch:
+    """Adds up the time and the CPU time of what is done under it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.cpu_seconds = 0.0
+
+    def __enter__(self) -> None:
+        gc.collect()
+        gc.freeze()  # the mails that wait are no work for the collector
+        self._cpu = time.process_time()
+        self._begin = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._begin
+        self.cpu_seconds += time.process_time() - self._cpu
+
+
+def warm_heap() -> None:
+    """Free one large block: see the head of this module."""
+    block = bytearray(_HEAP_BLOCK)
+    del block
+
+
+async def measure(job: Job, make: Make) -> Result:
+    """Do the job."""
+    warm_heap()
+    return await _KINDS[job.kind](job, make)
+
+
+# -- sending -------------------------------------------------------------------------------
+
+
+async def _send(job: Job, make: Make) -> Result:
+    source, client = MailSource(job), make()
+    await client.connect()
+    watch = Stopwatch()
+    if job.count:
+        sent = measured = job.count
+        octets = await _batch(client, source.take(job.count), watch)
+    else:
+        rate, sent = await _warm_up(client, source, job.seconds / 5)
+        measured = octets = 0
+        while watch.seconds < job.seconds * 0.9:
+            left = job.seconds - watch.seconds
+            count = min(max(1, int(rate * left)), _BATCH_COUNT, max(1, _BATCH_OCTETS // job.size))
+            octets += await _batch(client, source.take(count), watch)
+            measured += count
+        sent += measured
+    await client.quit()
+    return _result(measured / watch.seconds, watch, measured, octets, sent)
+
+
+async def _batch(client: Client, mails: Sequence[Mail], watch: Stopwatch) -> int:
+    client.prepare(mails)
+    with watch:
+        await client.send(mails)
+    return sum(len(mail.content) for mail in mails if isinstance(mail.content, bytes))
+
+
+async def _warm_up(client: Client, source: MailSource, seconds: float) -> tuple[float, int]:
+    """Send for so long at least; returns messages a second, and how many there were."""
+    count, sent = 1, 0
+    while True:
+        watch = Stopwatch()
+        await _batch(client, source.take(count), watch)
+        sent += count
+        if watch.seconds >= seconds or count >= _BATCH_COUNT:
+            return count / watch.seconds, sent
+        # Four times as many, or fewer if they would take longer than wanted.
+        count = max(count + 1, min(count * 4, int(count * seconds * 1.2 / watch.seconds) + 1))
+
+
+# -- connecting ----------------------------------------------------------------------------
+
+
+async def _connect(job: Job, make: Make) -> Result:
+    """Connect, EHLO, QUIT, one after the other; the limit client may do several at a time."""
+    lanes = IN_FLIGHT if job.way == "parallel" else 1
+
+    async def lane(numbers: Iterator[int]) -> None:
+        for _ in numbers:
+            client = make()
+            await client.connect()
+            await client.quit()
+
+    async def times(count: int) -> None:
+        numbers = iter(range(count))
+        await asyncio.gather(*(lane(numbers) for _ in range(lanes)))
+
+    rate = await _warm_up_by(times, job.seconds / 5)
+    count, watch = max(1, int(rate * job.seconds)), Stopwatch()
+    with watch:
+        await times(count)
+    return _result(count / watch.seconds, watch, count, 0, 0)
+
+
+async def _warm_up_by(times: Callable[[int], Awaitable[None]], seconds: float) -> float:
+    count = 1
+    while True:
+        begin = time.perf_counter()
+        await times(count)
+        spent = time.perf_counter() - begin
+        if spent >= seconds:
+            return count / spent
+        count *= 2
+
+
+# -- memory --------------------------------------------------------------------------------
+
+
+async def _memory(job: Job, make: Make) -> Result:
+    """How much more memory one large message needs, beyond the message itself."""
+    source = MailSource(job)
+    return await _peak(make(), source, source.take(1))
+
+
+async def _file(job: Job, make: Make) -> Result:
+    """The same for a message that lies in a file: who cannot read it in pieces reads it whole."""
+    source = MailSource(job)
+    with tempfile.TemporaryDirectory() as folder:
+        return await _peak(make(), source, [source.file(Path(folder, "message"))])
+
+
+async def _peak(client: Client, source: MailSource, mails: Sequence[Mail]) -> Result:
+    await client.connect()
+    small, watch = [source.small() for _ in range(20)], Stopwatch()
+    client.prepare(small)
+    await client.send(small)
+    gc.collect()
+    before = _start_peak()
+    with watch:
+        await client.send(mails)
+    extra = max(0, _peak_since() - before)
+    await client.quit()
+    return _result(extra, watch, len(mails), 0, len(small) + len(mails))
+
+
+async def _idle(job: Job, make: Make) -> Result:
+    """What a connection costs while nothing happens on it."""
+    clients = [make() for _ in range(_IDLE + 20)]
+    for client in clients[:20]:
+        await client.connect()
+    gc.collect()
+    before, watch = _resident(), Stopwatch()
+    with watch:
+        for client in clients[20:]:
+            await client.connect()
+    gc.collect()
+    each = (_resident() - before) / _IDLE
+    for client in clients:
+        await client.quit()
+    return _result(each, watch, _IDLE, 0, 0)
+
+
+def _start_peak() -> int:
+    """Forget the highest memory so far, where Linux lets us; returns the present one, in KiB."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return _max_resident()
+    return _resident()
+
+
+def _peak_since() -> int:
+    return _proc("status", "VmHWM") or _max_resident()
+
+
+def _resident() -> int:
+    """Present memory in KiB. Not from `status`: what stands there is only about right."""
+    return _proc("smaps_rollup", "Rss") or _max_resident()
+
+
+def _max_resident() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _proc(file: str, name: str) -> int:
+    """A figure of this process in KiB; 0 where there is no such file."""
+    try:
+        lines = Path("/proc/self", file).read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(name + ":")), 0)
+
+
+def _result(value: float, watch: Stopwatch, messages: int, octets: int, sent: int) -> Result:
+    return Result(
+        value=value,
+        seconds=watch.seconds,
+        messages=messages,
+        octets=octets,
+        sent=sent,
+        cpu_seconds=watch.cpu_seconds,
+        maxrss_kib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    )
+
+
+_KINDS: dict[Kind, Callable[[Job, Make], Awaitable[Result]]] = {
+    "send": _send,
+    "connect": _connect,
+    "memory": _memory,
+    "file": _file,
+    "idle": _idle,
+}
