@@ -114,6 +114,18 @@ def test_all_or_nothing_is_one_word_whatever_each_recipient_heard() -> None:
     assert deliveries(ledger) == [REFUSED, NOT_SENT]
 
 
+@pytest.mark.parametrize(("reply", "delivery"), [(OK, ACCEPTED), (GONE, REFUSED)])
+def test_a_message_whose_recipients_nobody_named_here_still_has_its_word(
+    reply: Reply, delivery: Delivery
+) -> None:
+    ledger = Ledger([])
+    ledger.end_left()
+    assert ledger.delivery is UNKNOWN
+    ledger.decide_open(reply)
+    assert ledger.delivery is delivery
+    assert ledger.outcomes == ()
+
+
 # Stamped on what passes through a send
 
 

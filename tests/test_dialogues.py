@@ -569,6 +569,14 @@ def test_a_command_leaves_the_phase_as_it_was_unless_it_changes_it(
     assert over.session.phase is after
 
 
+@pytest.mark.parametrize("answer", [b"250 ok\r\n", b"354 go\r\n", b"550 no\r\n"])
+def test_a_reply_to_the_callers_own_octets_is_read_and_nothing_is_written(answer: bytes) -> None:
+    over = talk(dialogues.claim(Phase.MAIL), answer)
+    assert over.wrote == [b""]
+    assert over.steps[0].during is Phase.MAIL
+    assert over.result == Reply(int(answer[:3]), answer[4:-2])
+
+
 @pytest.mark.parametrize(
     ("phase", "answer", "after"),
     [

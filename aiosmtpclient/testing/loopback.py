@@ -130,6 +130,10 @@ class LoopbackServer(abc.ABC):
 
     def lost(self, connection: asyncio.BaseProtocol) -> None:
         """A connection is gone."""
+        # Whoever served it may have gone without closing: asyncio complains of an error that nobody saw.
+        closed: asyncio.Future[None] | None = getattr(connection, "_closed", None)
+        if closed is not None and closed.done() and not closed.cancelled():
+            closed.exception()
         self._open.pop(connection, None)
         if not self._open:
             self._all_lost.set()
