@@ -98,6 +98,7 @@ def nothing_is_left() -> Iterator[None]:
     with asyncio_errors() as errors:
         yield
         gc.collect()  # what is unclosed warns now, and a warning is an error
+        gc.freeze()  # what is still here stays, so that collections do not take longer and longer
     started = [thread for thread in threading.enumerate() if thread not in threads]
     left = [thread for thread in started if still_there(thread)]
     assert not left, f"threads left behind: {left}"
