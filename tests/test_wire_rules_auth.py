@@ -136,7 +136,7 @@ async def test_credentials_travel_in_clear_where_the_caller_says_so():
 
 @pytest.mark.parametrize("username", ["", None])
 async def test_no_user_name_means_no_login(username):
-    """DESIGN 3.4: `username=""` or None means no login."""
+    """`username=""` or None means no login."""
     async with MailServer(users={USER: PASSWORD}) as server:
         async with AsyncSMTP(server.host, server.port, username=username, password=PASSWORD):
             pass

@@ -194,7 +194,7 @@ async def test_implicit_tls_against_a_real_server():
 
 
 async def test_a_local_server_is_spoken_to_in_clear_by_itself():
-    """DESIGN 3.4: left out, a local server → NONE, also where it offers STARTTLS."""
+    """`tls` left out, a local server → NONE, also where it offers STARTTLS."""
     async with MailServer(starttls=True) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             await send(smtp)
