@@ -1,4 +1,4 @@
-"""Section 7 of the wire rules: logging in, and keeping secrets (RFC 4954)."""
+"""The wire rules: logging in, and keeping secrets (RFC 4954)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PLAIN = b64(f"\0{USER}\0{PASSWORD}")
 @each_loop
 @pytest.mark.parametrize("mechanism", ["CRAM-MD5", "PLAIN", "LOGIN"])
 async def test_each_mechanism_logs_in(mechanism):
-    """Rule 1: against a real server."""
+    """Against a real server."""
     async with MailServer(users={USER: PASSWORD}, mechanisms=[mechanism]) as server:
         async with AsyncSMTP(server.host, server.port, username=USER, password=PASSWORD) as smtp:
             await send(smtp)
@@ -49,7 +49,7 @@ async def test_each_mechanism_logs_in(mechanism):
 
 
 async def test_the_strongest_mechanism_is_tried_first_whatever_the_servers_order():
-    """Rule 1: strongest first."""
+    """Strongest first."""
     async with MailServer(users={USER: PASSWORD}, mechanisms=["LOGIN", "PLAIN", "CRAM-MD5"]) as server:
         async with AsyncSMTP(server.host, server.port, username=USER, password=PASSWORD):
             pass
@@ -58,7 +58,7 @@ async def test_the_strongest_mechanism_is_tried_first_whatever_the_servers_order
 
 @each_loop
 async def test_another_mechanism_is_tried_after_a_failure_on_a_local_connection():
-    """Rule 1: on a local connection with `tls=NONE` nobody can have forced the failure."""
+    """On a local connection with `tls=NONE` nobody can have forced the failure."""
     script = [*hello("AUTH CRAM-MD5 PLAIN"), "AUTH CRAM-MD5", b"334 PDE+\r\n", "", b"535 no\r\n"]
     script += [f"AUTH PLAIN {PLAIN}", b"235 in\r\n", *bye()]
     async with ScriptedServer(script) as server:
@@ -67,7 +67,7 @@ async def test_another_mechanism_is_tried_after_a_failure_on_a_local_connection(
 
 
 async def test_another_mechanism_is_not_tried_where_somebody_may_have_forced_the_failure():
-    """Rule 1: in clear, only because the caller allowed it: the first failure is the last."""
+    """In clear, only because the caller allowed it: the first failure is the last."""
     script = [*hello("AUTH CRAM-MD5 PLAIN"), "AUTH CRAM-MD5", b"334 PDE+\r\n", "", b"535 no\r\n", *bye()]
     options = {"username": USER, "password": PASSWORD, "allow_cleartext_auth": True, "tls": "opportunistic"}
     async with ScriptedServer(script) as server:
@@ -77,7 +77,7 @@ async def test_another_mechanism_is_not_tried_where_somebody_may_have_forced_the
 
 @each_loop
 async def test_another_mechanism_is_tried_inside_tls():
-    """Rule 1: inside TLS too."""
+    """Inside TLS too."""
     authority = CertificateAuthority()
     script = [*hello("AUTH CRAM-MD5 PLAIN"), "AUTH CRAM-MD5", b"334 PDE+\r\n", "", b"535 no\r\n"]
     script += [f"AUTH PLAIN {PLAIN}", b"235 in\r\n", *bye()]
@@ -88,7 +88,7 @@ async def test_another_mechanism_is_tried_inside_tls():
 
 
 async def test_a_dropped_connection_ends_the_attempts():
-    """Rule 1: after a 421 no other mechanism is tried."""
+    """After a 421 no other mechanism is tried."""
     script = [*hello("AUTH CRAM-MD5 PLAIN"), "AUTH CRAM-MD5", b"421 bye\r\n", expect_eof()]
     async with ScriptedServer(script) as server:
         error = await caught(AsyncSMTP(server.host, server.port, username=USER, password=PASSWORD).connect())
@@ -100,7 +100,7 @@ async def test_a_dropped_connection_ends_the_attempts():
 @pytest.mark.parametrize("policy", ["opportunistic", "none"])
 @pytest.mark.parametrize("verb", ["constructor", "login", "auth"])
 async def test_credentials_do_not_travel_in_clear(policy, verb, monkeypatch):
-    """Rule 1: OPPORTUNISTIC: only inside TLS, wherever the server is; NONE: only to a local server."""
+    """OPPORTUNISTIC: only inside TLS, wherever the server is; NONE: only to a local server."""
     if policy == "none":  # a server that is elsewhere, as far as names tell
         loop = asyncio.get_running_loop()
         connect = loop.create_connection
@@ -126,7 +126,7 @@ async def test_credentials_do_not_travel_in_clear(policy, verb, monkeypatch):
 
 
 async def test_credentials_travel_in_clear_where_the_caller_says_so():
-    """Rule 1: unless `allow_cleartext_auth=True`."""
+    """Unless `allow_cleartext_auth=True`."""
     async with MailServer(users={USER: PASSWORD}) as server:
         options = {"tls": "opportunistic", "allow_cleartext_auth": True}
         async with AsyncSMTP(server.host, server.port, username=USER, password=PASSWORD, **options) as smtp:
@@ -155,7 +155,7 @@ async def test_no_user_name_means_no_login(username):
     ],
 )
 async def test_no_mechanism_in_common_writes_nothing(offered, mechanisms, error, match):
-    """Rule 1: an error before AUTH, and the connection is kept."""
+    """An error before AUTH, and the connection is kept."""
     async with ScriptedServer([*hello(*offered), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             with pytest.raises(error, match=match):
@@ -165,7 +165,7 @@ async def test_no_mechanism_in_common_writes_nothing(offered, mechanisms, error,
 
 
 async def test_old_style_auth_is_understood():
-    """Rule 1 with `AUTH=LOGIN PLAIN`, as old servers offer it."""
+    """The strongest first, with `AUTH=LOGIN PLAIN`, as old servers offer it."""
     script = [*hello("AUTH=LOGIN PLAIN"), f"AUTH PLAIN {PLAIN}", b"235 in\r\n", *bye()]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -173,7 +173,7 @@ async def test_old_style_auth_is_understood():
 
 
 async def test_the_callers_mechanisms_are_tried_in_the_callers_order():
-    """Rule 1: `mechanisms=` decides."""
+    """`mechanisms=` decides."""
     script = [
         *hello("AUTH CRAM-MD5 PLAIN LOGIN"),
         "AUTH LOGIN",
@@ -211,7 +211,7 @@ async def test_a_second_login_on_one_connection_is_no_failure():
 
 @pytest.mark.parametrize("prompt", [b"334\r\n", b"334 go on!\r\n", b"334 VXNlcm5hbWU6\r\n"])
 async def test_a_prompt_that_carries_nothing_is_ignored(prompt):
-    """Rule 2: PLAIN's challenge and LOGIN's prompts: position decides, whatever they say."""
+    """PLAIN's challenge and LOGIN's prompts: position decides, whatever they say."""
     script = [
         *hello("AUTH LOGIN PLAIN"),
         "AUTH LOGIN",
@@ -241,7 +241,7 @@ async def test_a_prompt_that_carries_nothing_is_ignored(prompt):
     ids=["not base64", "cut base64", "too long", "one too many", "PLAIN again", "LOGIN again"],
 )
 async def test_a_challenge_that_makes_no_sense_is_cancelled(mechanism, before, challenge):
-    """Rule 2: send `*`, read the reply, fail; and the connection is still good."""
+    """Send `*`, read the reply, fail; and the connection is still good."""
     script = [*hello(f"AUTH {mechanism}"), f"AUTH {mechanism}", *before, challenge, "*", b"501 cancelled\r\n"]
     async with ScriptedServer([*script, "NOOP", OK, *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -253,7 +253,7 @@ async def test_a_challenge_that_makes_no_sense_is_cancelled(mechanism, before, c
 
 @pytest.mark.parametrize("reply", [b"235 in all the same\r\n", b"334 more\r\n", b"250 ok\r\n"])
 async def test_a_cancelled_exchange_that_is_not_refused_ends_the_connection(reply):
-    """Rule 2: what follows `*` can only be a refusal."""
+    """What follows `*` can only be a refusal."""
     script = [*hello("AUTH CRAM-MD5"), "AUTH CRAM-MD5", b"334 %%%\r\n", "*", reply, expect_eof()]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -264,7 +264,7 @@ async def test_a_cancelled_exchange_that_is_not_refused_ends_the_connection(repl
 
 @pytest.mark.parametrize(("length", "with_auth"), [(372, True), (373, False)])
 async def test_a_long_initial_response_waits_for_the_334(length, with_auth):
-    """Rule 2: an initial response that makes the line longer than 512 octets goes after the 334."""
+    """An initial response that makes the line longer than 512 octets goes after the 334."""
     long = "x" * (length - len(f"\0{USER}\0"))
     response = b64(f"\0{USER}\0{long}")
     assert (len(f"AUTH PLAIN {response}\r\n") <= 512) is with_auth
@@ -276,7 +276,7 @@ async def test_a_long_initial_response_waits_for_the_334(length, with_auth):
 
 
 async def test_an_empty_initial_response_is_an_equals_sign():
-    """Rule 2: an empty one is `=`; an empty response to a challenge is an empty line."""
+    """An empty one is `=`; an empty response to a challenge is an empty line."""
     script = [*hello("AUTH XAMPLE"), "AUTH XAMPLE =", b"334 \r\n", "", b"235 in\r\n", *bye()]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -362,7 +362,7 @@ async def test_a_server_that_never_stops_asking_is_stopped():
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
 async def test_credentials_travel_as_utf8(mechanism):
-    """Rule 3: credentials are UTF-8."""
+    """Credentials are UTF-8."""
     user, password = "j\u00f6rg", "pa\u00df\u20ac \U0001f511"
     async with MailServer(users={user: password}, mechanisms=[mechanism]) as server:
         async with AsyncSMTP(server.host, server.port, username=user, password=password) as smtp:
@@ -371,7 +371,7 @@ async def test_credentials_travel_as_utf8(mechanism):
 
 
 async def test_acting_as_somebody_else_is_said_in_plain():
-    """Rule 3: an authorization identity travels in PLAIN, and in nothing that cannot carry it."""
+    """An authorization identity travels in PLAIN, and in nothing that cannot carry it."""
     response = b64(f"bob\0{USER}\0{PASSWORD}")
     script = [*hello("AUTH CRAM-MD5 LOGIN PLAIN"), f"AUTH PLAIN {response}", b"235 in\r\n", *bye()]
     async with ScriptedServer(script) as server:
@@ -383,7 +383,7 @@ async def test_acting_as_somebody_else_is_said_in_plain():
     "bad", [{"username": "a\0b"}, {"username": "u", "password": "\0"}, {"username": "\ud800"}]
 )
 async def test_a_nul_in_the_constructors_credentials_is_a_valueerror(bad):
-    """Rule 3: NUL in user or password: ValueError."""
+    """NUL in user or password: ValueError."""
     with pytest.raises(ValueError, match="NUL"):
         AsyncSMTP("mail.test", **bad)
 
@@ -443,7 +443,7 @@ ECHO = f"535 no: {PASSWORD} {b64(PASSWORD)} {PLAIN}\r\n".encode()
 )
 @pytest.mark.parametrize("how", ["login", "constructor"])
 async def test_a_password_shows_up_nowhere(exchange, how, caplog, audited):
-    """Rule 4: in no log, no repr, no exception, no traceback with locals, no audit event; no trace either."""
+    """In no log, no repr, no exception, no traceback with locals, no audit event; no trace either."""
     mechanism = exchange[0].split()[1]
     traced: list[bytes] = []
     caplog.set_level(logging.DEBUG)
@@ -472,7 +472,7 @@ async def test_a_password_shows_up_nowhere(exchange, how, caplog, audited):
 
 
 async def test_an_auth_command_by_hand_is_masked_too(caplog):
-    """Rule 4: `docmd("AUTH", …)` and what follows a 334."""
+    """`docmd("AUTH", …)` and what follows a 334."""
     caplog.set_level(logging.DEBUG)
     traced: list[bytes] = []
     script = [*hello("AUTH LOGIN"), "AUTH LOGIN", b"334 x\r\n", b64(PASSWORD), b"235 in\r\n", *bye()]
@@ -486,7 +486,7 @@ async def test_an_auth_command_by_hand_is_masked_too(caplog):
 
 
 async def test_a_cancelled_login_shows_no_password_either():
-    """Rule 4: a CancelledError's traceback with locals."""
+    """A CancelledError's traceback with locals."""
     reached = asyncio.Event()
     script = [*hello("AUTH PLAIN"), "AUTH PLAIN", lambda _: asyncio.sleep(0, reached.set()), read_all()]
     async with ScriptedServer(script) as server:
@@ -502,7 +502,7 @@ async def test_a_cancelled_login_shows_no_password_either():
 
 
 async def test_cram_md5_proves_what_the_server_asked_for():
-    """Rule 1: the response is what RFC 2195 says."""
+    """The response is what RFC 2195 says."""
     challenge = b"<1896.697170952@postoffice.reston.mci.net>"
     digest = hmac.new(PASSWORD.encode(), challenge, "md5").hexdigest()
     script = [*hello("AUTH CRAM-MD5"), "AUTH CRAM-MD5", f"334 {b64(challenge)}\r\n".encode()]
@@ -512,7 +512,7 @@ async def test_cram_md5_proves_what_the_server_asked_for():
 
 
 async def test_login_after_starttls_by_hand():
-    """Rules 1 and 8.1 together: AUTH is offered inside TLS only, and EHLO is said again by itself."""
+    """AUTH is offered inside TLS only, and EHLO is said again by itself."""
     authority = CertificateAuthority()
     script = [*hello("STARTTLS"), "STARTTLS", b"220 go\r\n", starttls(authority.server_context())]
     script += [

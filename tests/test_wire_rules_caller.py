@@ -1,4 +1,4 @@
-"""Section 3 of the wire rules: what a caller may put on the wire, and what never gets there."""
+"""The wire rules: what a caller may put on the wire, and what never gets there."""
 
 from __future__ import annotations
 
@@ -143,20 +143,20 @@ async def assert_nothing_is_written(call, bad) -> None:
 @pytest.mark.parametrize("bad", BAD_ADDRESSES, ids=ascii)
 @pytest.mark.parametrize("call", CALLS)
 async def test_an_address_cannot_carry_a_command(call, bad):
-    """Rule 1: CR, LF, controls, a space or an angle bracket outside quotes: ValueError, nothing written."""
+    """CR, LF, controls, a space or an angle bracket outside quotes: ValueError, nothing written."""
     await assert_nothing_is_written(CALLS[call], bad)
 
 
 @pytest.mark.parametrize("bad", BAD_OPTIONS, ids=ascii)
 @pytest.mark.parametrize("call", OPTION_CALLS)
 async def test_an_option_cannot_carry_a_command(call, bad):
-    """Rule 1: anything that is not one `esmtp-param`: ValueError, nothing written."""
+    """Anything that is not one `esmtp-param`: ValueError, nothing written."""
     await assert_nothing_is_written(OPTION_CALLS[call], bad)
 
 
 @pytest.mark.parametrize("bad", [f"me\r\n{EVIL}", "me\n", "me\0", "me you", "\u2028me", ""], ids=ascii)
 async def test_a_hello_name_cannot_carry_a_command(bad):
-    """Rule 1: controls in an EHLO name, also in the constructor's."""
+    """Controls in an EHLO name, also in the constructor's."""
     if bad:
         await assert_nothing_is_written(lambda smtp, bad: smtp.ehlo(bad), bad)
         await assert_nothing_is_written(lambda smtp, bad: smtp.helo(bad), bad)
@@ -178,13 +178,13 @@ async def test_a_hello_name_cannot_carry_a_command(bad):
     "bad", [f"NOOP\r\n{EVIL}", "NOOP\n", "NOOP\r", "NOOP\0", "NOOP\t", "NOOP\x85"], ids=ascii
 )
 async def test_a_raw_command_is_one_command(call, bad):
-    """Rule 1: controls in a raw command."""
+    """Controls in a raw command."""
     await assert_nothing_is_written(call, bad)
 
 
 @pytest.mark.parametrize("what", ["user", "password", "authorization_id"])
 async def test_a_nul_in_a_credential_is_found_before_anything_is_written(what):
-    """Rule 7.3, beside rule 1."""
+    """NUL in credentials, as in addresses."""
     given = {"user": "u", "password": "p", "authorization_id": ""} | {what: "a\0b"}
     await assert_nothing_is_written(
         lambda smtp, bad: smtp.login(
@@ -196,7 +196,7 @@ async def test_a_nul_in_a_credential_is_found_before_anything_is_written(what):
 
 @each_loop
 async def test_a_quoted_local_part_is_never_rewritten_to_make_it_fit():
-    """Rule 1: what can be sent goes out exactly as it was given."""
+    """What can be sent goes out exactly as it was given."""
     odd = ['"a b"@x.test', '"a\\"b>"@x.test', "a..b@x.test", "a.@x.test", "o'hara+tag=1@X.Test", "postmaster"]
     async with ScriptedServer([*hello(*EVERYTHING), *take(*odd), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -210,7 +210,7 @@ async def test_a_quoted_local_part_is_never_rewritten_to_make_it_fit():
 
 
 async def test_a_display_name_is_stripped():
-    """Rule 2: `Bob <b@x>` → `b@x`, as in smtplib; the result is keyed by what was given."""
+    """`Bob <b@x>` → `b@x`, as in smtplib; the result is keyed by what was given."""
     async with MailServer(refuse={TOO: "550 no"}) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             result = await smtp.sendmail(f"Alice <{SENDER}>", [f"Bob <{TO}>", f'"B, ob" <{TOO}>'], BODY)
@@ -221,7 +221,7 @@ async def test_a_display_name_is_stripped():
 
 @pytest.mark.parametrize("sender", ["", "<>"])
 async def test_a_bounce_has_an_empty_sender(sender):
-    """Rule 2: `""` and `"<>"` are senders."""
+    """`""` and `"<>"` are senders."""
     async with MailServer() as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             await smtp.sendmail(sender, TO, BODY)
@@ -231,13 +231,13 @@ async def test_a_bounce_has_an_empty_sender(sender):
 
 @pytest.mark.parametrize("recipients", [[], "", [""], ["<>"], [TO, ""], [" "]], ids=str)
 async def test_nobody_is_no_recipient(recipients):
-    """Rule 2: no recipients, or an empty one: ValueError before MAIL."""
+    """No recipients, or an empty one: ValueError before MAIL."""
     await assert_nothing_is_written(lambda smtp, bad: smtp.sendmail(SENDER, bad, BODY), recipients)
     await assert_nothing_is_written(lambda smtp, bad: smtp.send_message(message(), SENDER, bad), recipients)
 
 
 async def test_a_message_without_recipients_is_not_sent():
-    """Rule 2: the same where the headers were to tell."""
+    """The same where the headers were to tell."""
     bare = EmailMessage()
     bare["From"] = SENDER
     await assert_nothing_is_written(lambda smtp, bad: smtp.send_message(bad), bare)
@@ -245,7 +245,7 @@ async def test_a_message_without_recipients_is_not_sent():
 
 @each_loop
 async def test_recipients_may_be_a_generator_and_repeat_themselves():
-    """Rule 2: recipients may be a generator; duplicates keep one outcome a position."""
+    """Recipients may be a generator; duplicates keep one outcome a position."""
     async with MailServer() as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             result = await smtp.sendmail(SENDER, (one for one in [TO, TOO, TO]), BODY)
@@ -256,7 +256,7 @@ async def test_recipients_may_be_a_generator_and_repeat_themselves():
 
 
 async def test_text_beyond_ascii_is_refused_before_mail():
-    """Rule 2: text with non-ASCII characters given as `str`."""
+    """Text with non-ASCII characters given as `str`."""
     await assert_nothing_is_written(lambda smtp, bad: smtp.sendmail(SENDER, TO, bad), "caf\u00e9")
 
 
@@ -304,7 +304,7 @@ WAYS = [as_bytes, bytearray, memoryview, as_file, by_octet, by_octet_async, in_h
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("end", SMUGGLED, ids=repr)
 async def test_no_form_of_an_early_end_reaches_the_server(way, end):
-    """Rule 3: no bare CR, no bare LF on the wire, and each line's first dot is doubled."""
+    """No bare CR, no bare LF on the wire, and each line's first dot is doubled."""
     body = b"Subject: x\r\n\r\nbefore" + end + b"MAIL FROM:<evil@evil.test>\r\n" + EVIL.encode()
     async with ScriptedServer([*hello("PIPELINING"), *take(TO), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -320,7 +320,7 @@ async def test_no_form_of_an_early_end_reaches_the_server(way, end):
 
 @pytest.mark.parametrize("way", WAYS[:-1])
 async def test_a_dot_first_of_all_is_doubled(way):
-    """Rule 3: the first line is a line too."""
+    """The first line is a line too."""
     async with MailServer() as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             await smtp.sendmail(SENDER, TO, way(b".\r\n..\r\n.x"))
@@ -329,7 +329,7 @@ async def test_a_dot_first_of_all_is_doubled(way):
 
 @pytest.mark.parametrize("way", WAYS[:-1])
 async def test_a_nul_never_leaves(way):
-    """Rules 3 and 9: a NUL is a ValueError; in a stream it means: no end of content, and dropped."""
+    """A NUL is a ValueError; in a stream it means: no end of content, and dropped."""
     streamed = way not in (as_bytes, bytearray, memoryview)
     script = [*hello(), *envelope(TO), "DATA", GO, read_all()] if streamed else [*hello(), *bye()]
     async with ScriptedServer(script) as server:
@@ -345,7 +345,7 @@ async def test_a_nul_never_leaves(way):
 
 @pytest.mark.parametrize("way", [as_bytes, as_file, by_octet, by_octet_async])
 async def test_an_empty_body_is_the_terminator_alone(way):
-    """Rule 3: an empty body is the terminator alone."""
+    """An empty body is the terminator alone."""
     async with ScriptedServer([*hello(), *take(TO), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             await smtp.sendmail(SENDER, TO, way(b""))
@@ -355,7 +355,7 @@ async def test_an_empty_body_is_the_terminator_alone(way):
 @pytest.mark.parametrize("way", [as_bytes, as_file, by_octet])
 @pytest.mark.parametrize("end", [b"", b"\r", b"\n", b"\r\n"])
 async def test_a_missing_final_line_end_is_added_and_no_other(way, end):
-    """Rule 3: missing final CRLF is added."""
+    """Missing final CRLF is added."""
     async with MailServer() as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             await smtp.sendmail(SENDER, TO, way(b"last" + end))
@@ -366,7 +366,7 @@ async def test_a_missing_final_line_end_is_added_and_no_other(way, end):
 
 
 async def test_8bit_content_says_so_where_it_may():
-    """Rule 4: `BODY=8BITMIME` when offered."""
+    """`BODY=8BITMIME` when offered."""
     async with MailServer() as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             await smtp.sendmail(SENDER, TO, "caf\u00e9".encode())
@@ -375,7 +375,7 @@ async def test_8bit_content_says_so_where_it_may():
 
 
 async def test_8bit_content_is_refused_or_encoded_where_it_may_not():
-    """Rule 4: not offered: `send_message` re-encodes to 7-bit, `sendmail` raises."""
+    """Not offered: `send_message` re-encodes to 7-bit, `sendmail` raises."""
     eightbit = message()
     eightbit.set_content("caf\u00e9\n", cte="8bit")
     async with MailServer(without=["8BITMIME", "SMTPUTF8", "BINARYMIME"]) as server:
@@ -389,7 +389,7 @@ async def test_8bit_content_is_refused_or_encoded_where_it_may_not():
 
 
 async def test_8bit_octets_found_in_a_stream_where_they_may_not_go_end_it_without_the_dot():
-    """Rule 4 for content that nobody could look at before."""
+    """8-bit octets in content that nobody could look at before."""
     async with ScriptedServer([*hello(), *envelope(TO), "DATA", GO, read_all()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             with pytest.raises(SMTPNotSupportedError) as caught_error:
@@ -403,7 +403,7 @@ async def test_8bit_octets_found_in_a_stream_where_they_may_not_go_end_it_withou
 
 @each_loop
 async def test_smtputf8_is_used_only_where_it_is_needed():
-    """Rule 4: only when an address or header needs it; it implies 8BITMIME; domains never need it."""
+    """Only when an address or header needs it; it implies 8BITMIME; domains never need it."""
     async with MailServer() as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             await smtp.sendmail(SENDER, "j\u00f6rg@to.test", BODY)
@@ -417,7 +417,7 @@ async def test_smtputf8_is_used_only_where_it_is_needed():
 
 
 async def test_a_header_that_needs_smtputf8_asks_for_it():
-    """Rule 4: a header's address needs it, though the envelope does not; a subject does not."""
+    """A header's address needs it, though the envelope does not; a subject does not."""
     one, other = message(), message()
     one["Cc"] = "j\u00f6rg@to.test"
     other.replace_header("Subject", "Gr\u00fc\u00dfe")
@@ -447,7 +447,7 @@ async def test_a_header_that_needs_smtputf8_asks_for_it():
     ],
 )
 async def test_without_smtputf8_a_local_part_beyond_ascii_is_refused_before_mail(call):
-    """Rule 4: SMTPNotSupportedError before MAIL, in every call."""
+    """SMTPNotSupportedError before MAIL, in every call."""
     async with ScriptedServer([*hello("8BITMIME"), *take(NEXT), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             error = await caught(call(smtp))
@@ -459,7 +459,7 @@ async def test_without_smtputf8_a_local_part_beyond_ascii_is_refused_before_mail
 
 
 async def test_an_international_address_by_hand_says_smtputf8():
-    """Rule 4 for MAIL, VRFY and EXPN by hand: the keyword goes with the address that needs it."""
+    """The keyword goes with the address that needs it."""
     script = [*hello("SMTPUTF8"), "MAIL", OK, "VRFY", b"252 ok\r\n", "EXPN", OK, "MAIL", OK, *bye()]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -478,7 +478,7 @@ async def test_an_international_address_by_hand_says_smtputf8():
 
 
 async def test_size_is_the_octets_after_line_ends_and_before_stuffing():
-    """Rule 5: `SIZE=` is the exact octet count after CRLF normalisation, before stuffing."""
+    """`SIZE=` is the exact octet count after CRLF normalisation, before stuffing."""
     async with MailServer() as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             await smtp.sendmail(SENDER, TO, b".a\n.b\rc")
@@ -488,7 +488,7 @@ async def test_size_is_the_octets_after_line_ends_and_before_stuffing():
 
 @pytest.mark.parametrize("octets", [100, 101])
 async def test_the_size_limit_counts_what_the_server_counts(octets):
-    """Rule 5: larger than the limit: refused with the server's own code, before MAIL."""
+    """Larger than the limit: refused with the server's own code, before MAIL."""
     async with MailServer(size_limit=100) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             if octets == 100:
@@ -502,7 +502,7 @@ async def test_the_size_limit_counts_what_the_server_counts(octets):
 
 
 async def test_a_size_given_by_hand_is_not_given_twice():
-    """Rules 5 and 8: raw options go out as given, and ours stand back."""
+    """Raw options go out as given, and ours stand back."""
     async with ScriptedServer([*hello("SIZE", "8BITMIME"), *take(TO), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             await smtp.sendmail(SENDER, TO, b"caf\xc3\xa9", ["size=99", "Body=8BITMIME"])
@@ -527,7 +527,7 @@ async def test_a_size_given_by_hand_is_not_given_twice():
     ids=ascii,
 )
 async def test_a_header_cannot_carry_another_header(name, value):
-    """Rule 6: a CR or LF in a header's name or value of a compat32 message is a ValueError, not a `Bcc`."""
+    """A CR or LF in a header's name or value of a compat32 message is a ValueError, not a `Bcc`."""
     old = Message()
     old["From"], old["To"] = SENDER, TO
     old.set_payload("Hello.\n")
@@ -541,7 +541,7 @@ async def test_a_header_cannot_carry_another_header(name, value):
 @pytest.mark.parametrize("kind", [EmailMessage, Message])
 @pytest.mark.parametrize("name", ["Bcc", "BCC", "bcc", "Bcc "])
 async def test_blind_recipients_get_the_mail_and_nobody_sees_them(kind, name):
-    """Rule 7: Bcc never leaves, its addresses get the mail, all headers count, nothing is changed."""
+    """Bcc never leaves, its addresses get the mail, all headers count, nothing is changed."""
     one = kind()
     one["From"], one["To"], one["Cc"] = SENDER, TO, "c@to.test"
     one._headers.append((name, "blind@to.test"))
@@ -570,7 +570,7 @@ async def test_blind_recipients_get_the_mail_and_nobody_sees_them(kind, name):
 
 
 async def test_a_resent_message_goes_to_whom_it_is_resent():
-    """Rule 7: Resent-Bcc never leaves either, and its addresses get the mail."""
+    """Resent-Bcc never leaves either, and its addresses get the mail."""
     one = message()
     one["Bcc"] = "old-blind@to.test"
     one["Resent-Date"] = "Mon, 1 Jan 2024 00:00:00 +0000"
@@ -585,7 +585,7 @@ async def test_a_resent_message_goes_to_whom_it_is_resent():
 
 
 async def test_a_parsed_message_that_was_cut_short_at_a_bcc_is_not_sent():
-    """Rule 7: a *parsed* message whose header block was cut short at `Bcc :` is a ValueError."""
+    """A *parsed* message whose header block was cut short at `Bcc :` is a ValueError."""
     parsed = email.message_from_bytes(
         f"From: {SENDER}\r\nTo: {TO}\r\nBcc : blind@to.test\r\nSubject: x\r\n\r\nHello\r\n".encode(),
         policy=email.policy.default,
@@ -594,7 +594,7 @@ async def test_a_parsed_message_that_was_cut_short_at_a_bcc_is_not_sent():
 
 
 async def test_sendmail_changes_no_header():
-    """Rule 7: raw bytes are the caller's: a Bcc in them stays."""
+    """Raw bytes are the caller's: a Bcc in them stays."""
     raw = f"Bcc: blind@to.test\r\nTo: {TO}\r\n\r\nHello\r\n".encode()
     async with MailServer() as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -607,7 +607,7 @@ async def test_sendmail_changes_no_header():
 
 
 async def test_raw_options_go_out_as_given():
-    """Rule 8: raw `mail_options` and `rcpt_options` are the caller's business."""
+    """Raw `mail_options` and `rcpt_options` are the caller's business."""
     script = [*hello(), *take(TO, TOO), *bye()]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -619,7 +619,7 @@ async def test_raw_options_go_out_as_given():
 
 @pytest.mark.parametrize("way", [as_bytes, as_file, bytes.decode])
 async def test_long_lines_go_out_unchanged(way):
-    """Rule 8: lines over 998 octets may be signed, and are not touched."""
+    """Lines over 998 octets may be signed, and are not touched."""
     body = b"x" * 5000 + b"\r\n" + b"y" * 999 + b"\r\n"
     async with MailServer() as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -632,7 +632,7 @@ async def test_long_lines_go_out_unchanged(way):
 
 @each_loop
 async def test_a_body_of_the_wrong_kind_ends_without_the_dot():
-    """Rule 9 for an iterable that gives something else than octets."""
+    """The same for an iterable that gives something else than octets."""
     async with ScriptedServer([*hello(), *envelope(TO), "DATA", GO, read_all()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             error = await caught(smtp.sendmail(SENDER, TO, iter([b"a\r\n", "text"])))
@@ -661,7 +661,7 @@ async def test_a_body_of_the_wrong_kind_ends_without_the_dot():
     ids=["address", "SMTPUTF8", "NUL", "option", "text", "path", "kind"],
 )
 async def test_a_local_failure_leaves_no_envelope_open(bad, pipelining):
-    """Rule 10: everything is checked before MAIL, so nobody gets the next message besides its recipients."""
+    """Everything is checked before MAIL, so nobody gets the next message besides its recipients."""
     async with ScriptedServer([*hello("PIPELINING"), *take(NEXT), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port, pipelining=pipelining) as smtp:
             outcomes = [outcome async for outcome in smtp.send_messages([bad, Envelope(SENDER, NEXT, BODY)])]
@@ -671,7 +671,7 @@ async def test_a_local_failure_leaves_no_envelope_open(bad, pipelining):
 
 
 async def test_content_that_takes_long_to_open_opens_no_envelope_meanwhile(tmp_path: Path):
-    """Rule 10: a path is opened before MAIL."""
+    """A path is opened before MAIL."""
     path = tmp_path / "message.eml"
     path.write_bytes(BODY)
     async with ScriptedServer([*hello(), *take(TO), *bye()]) as server:

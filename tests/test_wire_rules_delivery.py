@@ -1,4 +1,4 @@
-"""Section 1 of the wire rules: what is known about a message, and what the connection is worth then.
+"""The wire rules: what is known about a message, and what the connection is worth then.
 
 Each row of that table with each way in which it can fail. In every test the next message, on the
 same connection or after a reconnect, must reach its own recipients and nobody else.
@@ -119,7 +119,7 @@ NEXT_CONNECTION = [*hello(), *take(NEXT), *bye()]
     ],
 )
 async def test_wrong_input_leaves_the_connection_as_it_was(recipients, body, options):
-    """Row 1: our own check says no, so nothing was written, and the connection is kept."""
+    """Our own check says no, so nothing was written, and the connection is kept."""
     async with ScriptedServer([*hello("PIPELINING"), *take(NEXT), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             before = len(server.received[0])
@@ -138,7 +138,7 @@ async def test_wrong_input_leaves_the_connection_as_it_was(recipients, body, opt
     ids=["SMTPUTF8", "8BITMIME"],
 )
 async def test_a_missing_extension_leaves_the_connection_as_it_was(sender, body):
-    """Row 1: it needs what the server lacks: SMTPNotSupportedError before MAIL."""
+    """It needs what the server lacks: SMTPNotSupportedError before MAIL."""
     async with ScriptedServer([*hello(), *take(NEXT), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             with pytest.raises(SMTPNotSupportedError) as caught_error:
@@ -153,7 +153,7 @@ async def test_a_missing_extension_leaves_the_connection_as_it_was(sender, body)
 
 @each_loop
 async def test_a_message_over_the_size_limit_is_refused_without_a_trip():
-    """Row 2: refused here, as the server would, and nothing was written."""
+    """Refused here, as the server would, and nothing was written."""
     async with ScriptedServer([*hello("SIZE 100"), *take(NEXT), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             with pytest.raises(SMTPSenderRefused) as caught_error:
@@ -172,7 +172,7 @@ async def test_a_message_over_the_size_limit_is_refused_without_a_trip():
 
 
 async def test_an_unknown_host_is_not_sent(monkeypatch):
-    """Row 3: DNS."""
+    """DNS."""
 
     async def no_such_host(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -186,7 +186,7 @@ async def test_an_unknown_host_is_not_sent(monkeypatch):
 
 @each_loop
 async def test_a_port_where_nobody_listens_is_not_sent():
-    """Row 3: connect."""
+    """Connect."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(ConnectionRefusedError) as caught_error:
@@ -248,7 +248,7 @@ async def test_a_port_where_nobody_listens_is_not_sent():
     ],
 )
 async def test_what_fails_before_mail_is_not_sent(script, options, kind, quits):
-    """Row 3: greeting, EHLO, STARTTLS, TLS, AUTH: nothing was sent; QUIT if in step, else dropped."""
+    """Greeting, EHLO, STARTTLS, TLS, AUTH: nothing was sent; QUIT if in step, else dropped."""
     async with ScriptedServer(script) as server:
         with pytest.raises(kind) as caught_error:
             await aiosmtpclient.send(
@@ -271,7 +271,7 @@ async def test_what_fails_before_mail_is_not_sent(script, options, kind, quits):
     ],
 )
 async def test_waiting_in_vain_before_mail_is_not_sent(kind, script):
-    """Row 3 with a timeout and a cancellation: dropped, without a QUIT."""
+    """Dropped, without a QUIT."""
     reached = asyncio.Event()
     async with ScriptedServer([*script, *fault(kind, reached)], NEXT_CONNECTION) as server:
         smtp = AsyncSMTP(server.host, server.port, tls="opportunistic", timeout=patience(kind))
@@ -283,7 +283,7 @@ async def test_waiting_in_vain_before_mail_is_not_sent(kind, script):
 
 @each_loop
 async def test_a_certificate_nobody_vouches_for_is_not_sent():
-    """Row 3: TLS."""
+    """TLS."""
     authority = CertificateAuthority()
     script = [*hello("STARTTLS"), "STARTTLS", b"220 go\r\n", starttls(authority.server_context())]
     async with ScriptedServer(script) as server:
@@ -302,7 +302,7 @@ async def test_a_certificate_nobody_vouches_for_is_not_sent():
 @pytest.mark.parametrize("pipelining", PIPELINING)
 @pytest.mark.parametrize("code", [450, 550])
 async def test_a_refused_sender_does_not_spoil_the_next_message(pipelining, code):
-    """Row 4: MAIL refused: all are refused, and the connection is kept after RSET got a 2yz."""
+    """MAIL refused: all are refused, and the connection is kept after RSET got a 2yz."""
     refusal = b"%d no\r\n" % code
     group = [] if pipelining == "off" else ["RCPT", b"503 MAIL first\r\n", "DATA", b"503 MAIL first\r\n"]
     script = [*hello(*PIPELINING[pipelining]), "MAIL", refusal, *group, "RSET", OK, *take(NEXT), *bye()]
@@ -322,7 +322,7 @@ async def test_a_refused_sender_does_not_spoil_the_next_message(pipelining, code
 @each_loop
 @pytest.mark.parametrize("pipelining", PIPELINING)
 async def test_a_refused_recipient_is_refused_alone(pipelining):
-    """Row 4: one RCPT refused: that recipient is, the others get it, and nothing is reset."""
+    """One RCPT refused: that recipient is, the others get it, and nothing is reset."""
     refusals = {TOO: "550 5.1.1 no such user"}
     async with MailServer(refuse=refusals) as server:
         async with AsyncSMTP(server.host, server.port, pipelining=pipelining) as smtp:
@@ -337,7 +337,7 @@ async def test_a_refused_recipient_is_refused_alone(pipelining):
 @each_loop
 @pytest.mark.parametrize("pipelining", PIPELINING)
 async def test_nobody_accepted_leaves_no_envelope_open(pipelining):
-    """Row 4: all RCPT refused: RSET, and the next message has only its own recipients."""
+    """All RCPT refused: RSET, and the next message has only its own recipients."""
     refusals = {TO: "550 no", TOO: "450 not now"}
     async with MailServer(refuse=refusals) as server:
         async with AsyncSMTP(server.host, server.port, pipelining=pipelining) as smtp:
@@ -357,7 +357,7 @@ async def test_nobody_accepted_leaves_no_envelope_open(pipelining):
     ids=["500", "354", "close", "421", "junk"],
 )
 async def test_a_reset_that_fails_is_no_news_but_the_connection_is_dropped(after):
-    """Row 4: kept after RSET got 2yz; without it the refusal is still the news, but the connection goes."""
+    """Kept after RSET got 2yz; without it the refusal is still the news, but the connection goes."""
     script = [*hello(), "MAIL", b"550 no\r\n", "RSET", *after, read_all()]
     async with ScriptedServer(script, NEXT_CONNECTION) as server:
         smtp = AsyncSMTP(server.host, server.port)
@@ -376,9 +376,9 @@ async def test_a_reset_that_fails_is_no_news_but_the_connection_is_dropped(after
 @pytest.mark.parametrize("pipelining", PIPELINING)
 @pytest.mark.parametrize("at", ["MAIL", "RCPT", "DATA"])
 async def test_what_happens_before_the_354_is_not_sent(kind, pipelining, at):
-    """Row 5: closed, timed out, cancelled before the 354 was read: NOT_SENT, and dropped.
+    """Closed, timed out, cancelled before the 354 was read: NOT_SENT, and dropped.
 
-    Rules 2.3 and 2.4 with it: no RSET, no QUIT, no dot after replies that are still owed.
+    And so there is no RSET, no QUIT, no dot after replies that are still owed.
     """
     reached = asyncio.Event()
     steps = [*envelope(TO), "DATA", GO]
@@ -399,7 +399,7 @@ async def test_what_happens_before_the_354_is_not_sent(kind, pipelining, at):
 
 @pytest.mark.parametrize("pipelining", PIPELINING)
 async def test_a_recipient_refused_before_the_connection_went_stays_refused(pipelining):
-    """Row 5 beside row 4: what was learnt about a recipient stays learnt."""
+    """What was learnt about a recipient stays learnt."""
     script = [*hello(*PIPELINING[pipelining]), "MAIL", OK, "RCPT", b"550 no\r\n", "RCPT", close()]
     async with ScriptedServer(script) as server:
         smtp = AsyncSMTP(server.host, server.port)
@@ -416,7 +416,7 @@ async def test_a_recipient_refused_before_the_connection_went_stays_refused(pipe
 @each_loop
 @pytest.mark.parametrize("pipelining", PIPELINING)
 async def test_a_refused_data_does_not_spoil_the_next_message(pipelining):
-    """Row 6: DATA refused: REFUSED, kept after RSET."""
+    """DATA refused: REFUSED, kept after RSET."""
     script = [
         *hello(*PIPELINING[pipelining]),
         *envelope(TO, TOO),
@@ -441,7 +441,7 @@ async def test_a_refused_data_does_not_spoil_the_next_message(pipelining):
 @each_loop
 @pytest.mark.parametrize("kind", ["close", "reset", "timeout", "cancel", "garbage"])
 async def test_a_content_that_did_not_end_is_not_sent_and_gets_no_dot(kind):
-    """Row 7: closed, timed out, cancelled inside the content: NOT_SENT, dropped without the final dot."""
+    """Closed, timed out, cancelled inside the content: NOT_SENT, dropped without the final dot."""
     reached, over = asyncio.Event(), asyncio.Event()
     script = [*hello(), *envelope(TO), "DATA", GO, read_exactly(100_000), *fault(kind, reached, over)]
     async with ScriptedServer(script, NEXT_CONNECTION) as server:
@@ -465,7 +465,7 @@ class MyError(Exception):
 @each_loop
 @pytest.mark.parametrize("asynchronous", [True, False])
 async def test_a_body_that_raises_is_not_sent_and_gets_no_dot(asynchronous):
-    """Row 7 and rule 3.9: the caller's own exception passes through, the message is NOT_SENT."""
+    """The caller's own exception passes through, the message is NOT_SENT."""
 
     def body() -> Iterator[bytes]:
         yield b"Subject: half\r\n\r\n"
@@ -491,7 +491,7 @@ async def test_a_body_that_raises_is_not_sent_and_gets_no_dot(asynchronous):
 
 @each_loop
 async def test_cancelled_while_the_body_is_awaited_is_not_sent():
-    """Row 7 with a body that never comes."""
+    """A body that did not end, with one that never comes."""
     reached, never = asyncio.Event(), asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
@@ -512,7 +512,7 @@ async def test_cancelled_while_the_body_is_awaited_is_not_sent():
 
 
 async def test_a_file_that_is_not_there_opens_no_envelope(tmp_path: Path):
-    """Row 1 for a path: it is opened before MAIL."""
+    """It is opened before MAIL."""
     async with ScriptedServer([*hello(), *take(NEXT), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             with pytest.raises(FileNotFoundError) as caught_error:
@@ -527,7 +527,7 @@ async def test_a_file_that_is_not_there_opens_no_envelope(tmp_path: Path):
 @each_loop
 @pytest.mark.parametrize("code", [421, 452, 552])
 async def test_a_refusal_in_the_middle_of_the_content_is_a_refusal_with_that_reply(code):
-    """Row 8: read while we still write: REFUSED with that reply, dropped, and no dot."""
+    """Read while we still write: REFUSED with that reply, dropped, and no dot."""
     refusal = b"%d enough\r\n" % code
     over = asyncio.Event()
     script = [
@@ -557,7 +557,7 @@ async def test_a_refusal_in_the_middle_of_the_content_is_a_refusal_with_that_rep
 
 @each_loop
 async def test_a_yes_in_the_middle_of_the_content_is_no_yes():
-    """Row 8's other half: a 250 before the end was written accepts nothing; the connection is dropped."""
+    """A 250 before the end was written accepts nothing; the connection is dropped."""
     script = [*hello(), *envelope(TO), "DATA", GO, read_exactly(100_000), OK, stall()]
     async with ScriptedServer(script, NEXT_CONNECTION) as server:
         smtp = AsyncSMTP(server.host, server.port)
@@ -572,7 +572,7 @@ async def test_a_yes_in_the_middle_of_the_content_is_no_yes():
 @each_loop
 @pytest.mark.parametrize("code", [250, 552])
 async def test_a_cancellation_together_with_an_early_reply_never_counts_as_accepted(code):
-    """Rows 7 and 8 in one turn of the loop: the end never left, so nothing was accepted."""
+    """The end never left, so nothing was accepted."""
     early, answered = asyncio.Event(), asyncio.Event()
     reply = b"%d early\r\n" % code
     script = [*hello(), *envelope(TO), "DATA", GO, read_exactly(100_000), mark(early), wait_for(answered)]
@@ -591,7 +591,7 @@ async def test_a_cancellation_together_with_an_early_reply_never_counts_as_accep
 
 
 async def test_a_failing_body_after_an_early_yes_never_counts_as_accepted():
-    """Row 7: the caller's body fails, and the 250 that came too early is no acceptance."""
+    """The caller's body fails, and the 250 that came too early is no acceptance."""
     reached, early = asyncio.Event(), asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
@@ -622,7 +622,7 @@ async def test_a_failing_body_after_an_early_yes_never_counts_as_accepted():
 @pytest.mark.parametrize("kind", FAULTS)
 @pytest.mark.parametrize("size", ["small", "big"])
 async def test_an_end_without_a_reply_is_unknown(kind, size):
-    """Row 9: the end was handed over, then closed, reset, timed out, cancelled, or answered with nonsense."""
+    """The end was handed over, then closed, reset, timed out, cancelled, or answered with nonsense."""
     reached = asyncio.Event()
     body = BODY if size == "small" else BIG[: 1024 * 1024]
     script = [*hello(), "MAIL", OK, "RCPT", OK, "RCPT", b"550 no\r\n", "DATA", GO, expect_content()]
@@ -640,7 +640,7 @@ async def test_an_end_without_a_reply_is_unknown(kind, size):
 
 @each_loop
 async def test_a_3yz_to_the_end_is_unknown():
-    """Row 9: a reply of a class that cannot be an answer is not trustworthy."""
+    """A reply of a class that cannot be an answer is not trustworthy."""
     script = [*hello(), *envelope(TO), "DATA", GO, expect_content(), b"354 more\r\n", read_all()]
     async with ScriptedServer(script, NEXT_CONNECTION) as server:
         smtp = AsyncSMTP(server.host, server.port)
@@ -652,7 +652,7 @@ async def test_a_3yz_to_the_end_is_unknown():
 
 
 async def test_a_reset_that_nobody_noticed_yet_is_not_unknown():
-    """Row 7, the trap: after a reset a transport swallows what is written, so it is asked first."""
+    """After a reset a transport swallows what is written, so it is asked first."""
     broken = asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
@@ -680,7 +680,7 @@ async def test_a_reset_that_nobody_noticed_yet_is_not_unknown():
 @each_loop
 @pytest.mark.parametrize("code", [451, 554])
 async def test_a_refused_content_does_not_spoil_the_next_message(code):
-    """Row 10: REFUSED, and the connection is kept, without a RSET."""
+    """REFUSED, and the connection is kept, without a RSET."""
     script = [*hello("PIPELINING"), *take(TO, TOO, reply=b"%d no\r\n" % code), *take(NEXT), *bye()]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -712,7 +712,7 @@ async def test_a_refused_content_does_not_spoil_the_next_message(code):
     ],
 )
 async def test_an_accepted_message_stays_accepted_whatever_happens_then(after):
-    """Row 11: ACCEPTED, the call returns normally, and so does leaving."""
+    """ACCEPTED, the call returns normally, and so does leaving."""
     async with ScriptedServer([*hello(), *take(TO), *after]) as server:
         async with AsyncSMTP(server.host, server.port, timeout=SHORT) as smtp:
             result = await send(smtp)
@@ -726,7 +726,7 @@ async def test_an_accepted_message_stays_accepted_whatever_happens_then(after):
 
 @each_loop
 async def test_an_accepted_message_stays_accepted_when_the_close_comes_in_the_same_segment():
-    """Row 11: the 250 and the end of the connection arrive together."""
+    """The 250 and the end of the connection arrive together."""
     async with ScriptedServer([*hello(), *take(TO), drop()], NEXT_CONNECTION) as server:
         smtp = AsyncSMTP(server.host, server.port)
         await smtp.connect()
@@ -737,7 +737,7 @@ async def test_an_accepted_message_stays_accepted_when_the_close_comes_in_the_sa
 
 @each_loop
 async def test_garbage_behind_the_final_reply_takes_the_connection_but_not_the_result():
-    """Row 11: in the same segment as the 250."""
+    """In the same segment as the 250."""
     async with ScriptedServer(
         [*hello(), *take(TO, reply=b"250 ok\r\njunk\r\n"), read_all()], NEXT_CONNECTION
     ) as server:
@@ -749,7 +749,7 @@ async def test_garbage_behind_the_final_reply_takes_the_connection_but_not_the_r
 
 @each_loop
 async def test_a_tls_connection_cut_after_the_final_reply_takes_nothing_back():
-    """Row 11: TLS ends without a close_notify."""
+    """TLS ends without a close_notify."""
     authority = CertificateAuthority()
     script = [*hello(), *take(TO), "QUIT", drop()]
     async with ScriptedServer(script, implicit_tls=authority.server_context()) as server:
@@ -767,7 +767,7 @@ async def test_a_tls_connection_cut_after_the_final_reply_takes_nothing_back():
 
 @each_loop
 async def test_cancelled_during_the_quit_of_send_the_result_still_comes():
-    """Row 11: `send()` is cancelled when the message is accepted: the result, then the cancellation."""
+    """`send()` is cancelled when the message is accepted: the result, then the cancellation."""
     reached = asyncio.Event()
     async with ScriptedServer([*hello(), *take(TO), "QUIT", mark(reached), stall()]) as server:
         results = []
@@ -802,7 +802,7 @@ async def final_reply(server: ScriptedServer, smtp: AsyncSMTP, ended: asyncio.Ev
 @each_loop
 @pytest.mark.parametrize("first", ["reply", "cancellation"])
 async def test_a_cancellation_in_the_same_turn_as_the_final_reply_hides_nothing(first):
-    """Row 11: the result comes through, and the cancellation is not lost either."""
+    """The result comes through, and the cancellation is not lost either."""
     ended = asyncio.Event()
     script = [*hello(), *envelope(TO), "DATA", GO, expect_content(), mark(ended), stall()]
     async with ScriptedServer(script) as server:
@@ -830,7 +830,7 @@ async def test_a_cancellation_in_the_same_turn_as_the_final_reply_hides_nothing(
 
 @each_loop
 async def test_a_deadline_in_the_same_turn_as_the_final_reply_hides_nothing():
-    """Row 11 with `asyncio.timeout`: the result comes through; the block's next await is where it ends."""
+    """The result comes through; the block's next await is where it ends."""
     ended = asyncio.Event()
     script = [*hello(), *envelope(TO), "DATA", GO, expect_content(), mark(ended), stall()]
     async with ScriptedServer(script) as server:
@@ -873,7 +873,7 @@ async def deadline_fires(deadline: asyncio.Timeout) -> None:
 
 @each_loop
 async def test_a_deadline_that_is_left_with_the_result_leaves_no_cancellation_behind():
-    """Row 11 with `asyncio.timeout`: who leaves the block with the result is not cancelled later."""
+    """Who leaves the block with the result is not cancelled later."""
     ended = asyncio.Event()
     script = [*hello(), *envelope(TO), "DATA", GO, expect_content(), mark(ended), stall()]
     async with ScriptedServer(script) as server:
@@ -900,7 +900,7 @@ async def test_a_deadline_that_is_left_with_the_result_leaves_no_cancellation_be
 
 @each_loop
 async def test_a_task_group_that_is_aborted_in_the_turn_of_the_final_reply_keeps_the_result():
-    """Row 11 with `asyncio.TaskGroup`: a sibling fails in the turn in which the reply is read."""
+    """A sibling fails in the turn in which the reply is read."""
     ended = asyncio.Event()
     script = [*hello(), *envelope(TO), "DATA", GO, expect_content(), mark(ended), stall()]
     async with ScriptedServer(script) as server:
@@ -930,7 +930,7 @@ async def test_a_task_group_that_is_aborted_in_the_turn_of_the_final_reply_keeps
 
 
 async def test_a_cancellation_after_the_final_reply_spoils_neither_result_nor_connection():
-    """Row 11: the reply came, the task was cancelled in its turn, and the connection is still good."""
+    """The reply came, the task was cancelled in its turn, and the connection is still good."""
     ended, go_on = asyncio.Event(), asyncio.Event()
     script = [*hello(), *envelope(TO), "DATA", GO, expect_content(), mark(ended), wait_for(go_on)]
     async with ScriptedServer([*script, *take(NEXT), *bye()]) as server:
@@ -950,7 +950,7 @@ async def test_a_cancellation_after_the_final_reply_spoils_neither_result_nor_co
 
 @each_loop
 async def test_a_client_closed_in_the_middle_of_a_send_says_what_it_knows():
-    """Rows 5 and 9 with `close()` of our own."""
+    """`close()` of our own, before and after the end of the content left."""
     ended = asyncio.Event()
     script = [*hello(), *envelope(TO), "DATA", GO, expect_content(), mark(ended), stall()]
     async with ScriptedServer(script, NEXT_CONNECTION) as server:
@@ -970,7 +970,7 @@ async def test_a_client_closed_in_the_middle_of_a_send_says_what_it_knows():
 
 @each_loop
 async def test_cancelled_while_waiting_for_the_turn_is_not_sent_and_disturbs_nobody():
-    """Row 5 for somebody who never had his turn."""
+    """The same for somebody who never had his turn."""
     ended, answer = asyncio.Event(), asyncio.Event()
     script = [
         *hello(),
@@ -999,7 +999,7 @@ async def test_cancelled_while_waiting_for_the_turn_is_not_sent_and_disturbs_nob
 
 
 async def test_every_error_of_a_send_carries_the_account():
-    """Section 1: `.delivery` and `.outcomes` are set on whatever passes through, whoever raised it."""
+    """`.delivery` and `.outcomes` are set on whatever passes through, whoever raised it."""
     for kind in (SMTPException, ssl.SSLError, MyError):
 
         def body(kind: type[Exception] = kind) -> Iterator[bytes]:

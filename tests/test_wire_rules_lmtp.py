@@ -1,4 +1,4 @@
-"""Section 6 of the wire rules: LMTP (RFC 2033)."""
+"""The wire rules: LMTP (RFC 2033)."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ async def test_lmtp_says_lhlo_and_offers_no_helo():
 
 @each_loop
 async def test_a_cancellation_with_the_last_reply_hides_no_result():
-    """Row 11 of section 1 with several replies."""
+    """Accepted stays accepted, with several replies."""
     ended = asyncio.Event()
     script = [*lhlo(), *envelope(TO, TOO), "DATA", GO, expect_content(), mark(ended), stall()]
     async with ScriptedServer(script) as server:

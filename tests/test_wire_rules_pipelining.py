@@ -1,4 +1,4 @@
-"""Section 4 of the wire rules: pipelining within a transaction (RFC 2920)."""
+"""The wire rules: pipelining within a transaction (RFC 2920)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ GROUP = b"".join(
 @each_loop
 @pytest.mark.parametrize(("pipelining", "trips"), [("message", 2), ("off", 6)])
 async def test_a_message_to_three_takes_two_round_trips(pipelining, trips):
-    """Rule 1: MAIL, every RCPT and DATA leave at once where PIPELINING is offered, and only there."""
+    """MAIL, every RCPT and DATA leave at once where PIPELINING is offered, and only there."""
     async with MailServer() as server:
         async with AsyncSMTP(server.host, server.port, pipelining=pipelining) as smtp:
             before = server.round_trips
@@ -50,7 +50,7 @@ async def test_a_message_to_three_takes_two_round_trips(pipelining, trips):
 
 
 async def test_without_the_offer_each_command_waits_for_its_reply():
-    """Rule 1: not offered: lock-step."""
+    """Not offered: lock-step."""
     async with MailServer(without=["PIPELINING"]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             before = server.round_trips
@@ -60,7 +60,7 @@ async def test_without_the_offer_each_command_waits_for_its_reply():
 
 
 async def test_the_offer_of_an_older_ehlo_does_not_count():
-    """Rule 1: only if offered in the newest EHLO."""
+    """Only if offered in the newest EHLO."""
 
     async def nothing_more(conversation: Conversation) -> None:
         assert conversation.received.endswith(f"MAIL FROM:<{SENDER}>\r\n".encode())
@@ -75,7 +75,7 @@ async def test_the_offer_of_an_older_ehlo_does_not_count():
 
 @each_loop
 async def test_data_ends_a_group_and_the_content_waits_for_its_reply():
-    """Rule 1: DATA is the last of its group; every status is read and checked before the content leaves."""
+    """DATA is the last of its group; every status is read and checked before the content leaves."""
 
     async def nothing_more(conversation: Conversation) -> None:
         for _ in range(10):
@@ -100,7 +100,7 @@ async def test_data_ends_a_group_and_the_content_waits_for_its_reply():
 @each_loop
 @pytest.mark.parametrize("to_the_dot", [b"554 no valid recipients\r\n", b"250 ok\r\n", b"451 no\r\n"])
 async def test_nobody_accepted_and_a_354_all_the_same(to_the_dot):
-    """Rule 2: send the lone dot, read its reply, all are refused, and the connection is good."""
+    """Send the lone dot, read its reply, all are refused, and the connection is good."""
     refusals = ["RCPT", b"550 no\r\n", "RCPT", b"450 no\r\n"]
     script = [*hello("PIPELINING"), "MAIL", OK, *refusals, "DATA", GO, expect_content(), to_the_dot]
     async with ScriptedServer([*script, *take(NEXT), *bye()]) as server:
@@ -115,7 +115,7 @@ async def test_nobody_accepted_and_a_354_all_the_same(to_the_dot):
 @each_loop
 @pytest.mark.parametrize("kind", ["close", "timeout", "garbage", "354", "cancel"])
 async def test_a_lone_dot_without_an_answer_leaves_the_refusal_and_drops_the_connection(kind):
-    """Rule 2 where the dot's reply never comes: the refusal is still the news."""
+    """The refusal is still the news."""
     reached = asyncio.Event()
     after = {
         "close": [close()],
@@ -138,7 +138,7 @@ async def test_a_lone_dot_without_an_answer_leaves_the_refusal_and_drops_the_con
 
 @each_loop
 async def test_no_dot_where_it_would_send_somebody_an_empty_message():
-    """Rule 2's limit: MAIL refused, a recipient accepted all the same, and a 354: drop, without a dot."""
+    """MAIL refused, a recipient accepted all the same, and a 354: drop, without a dot."""
     script = [*hello("PIPELINING"), "MAIL", b"550 no\r\n", "RCPT", OK, "DATA", GO, expect_eof()]
     async with ScriptedServer(script, NEXT_CONNECTION) as server:
         smtp = AsyncSMTP(server.host, server.port)
@@ -153,7 +153,7 @@ async def test_no_dot_where_it_would_send_somebody_an_empty_message():
 
 @each_loop
 async def test_nobody_accepted_and_a_2yz_to_data_drops_the_connection():
-    """Rule 2 beside rule 2.7: who knows what the server is doing."""
+    """Who knows what the server is doing."""
     script = [*hello("PIPELINING"), "MAIL", OK, "RCPT", b"550 no\r\n", "DATA", OK, expect_eof()]
     async with ScriptedServer(script, NEXT_CONNECTION) as server:
         smtp = AsyncSMTP(server.host, server.port)
@@ -164,7 +164,7 @@ async def test_nobody_accepted_and_a_2yz_to_data_drops_the_connection():
 
 @each_loop
 async def test_all_or_nothing_sends_nobody_an_empty_message():
-    """Rule 3: DATA waits until every recipient is accepted; one refusal, and nothing is delivered."""
+    """DATA waits until every recipient is accepted; one refusal, and nothing is delivered."""
     async with MailServer(refuse={TOO: "550 no"}) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             with pytest.raises(SMTPRecipientsRefused) as caught_error:
@@ -185,7 +185,7 @@ async def test_all_or_nothing_sends_nobody_an_empty_message():
 @each_loop
 @pytest.mark.parametrize("extensions", [(), ("PIPELINING",)], ids=["lock-step", "pipelined"])
 async def test_all_or_nothing_ends_a_refused_envelope_with_rset(extensions):
-    """Rule 3: the envelope with those who were accepted is taken back."""
+    """The envelope with those who were accepted is taken back."""
     script = [*hello(*extensions), "MAIL", OK, "RCPT", OK, "RCPT", b"550 no\r\n", "RSET", OK]
     async with ScriptedServer([*script, *take(NEXT), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -198,7 +198,7 @@ MANY = 50_000
 
 
 async def test_fifty_thousand_recipients_and_a_server_that_answers_late():
-    """Rule 6: read while writing: no deadlock where the server reads everything before it answers."""
+    """Read while writing: no deadlock where the server reads everything before it answers."""
     recipients = [f"r{number}@to.test" for number in range(MANY)]
     octets = sum(len(f"RCPT TO:<{one}>\r\n") for one in recipients) + len(f"MAIL FROM:<{SENDER}>\r\nDATA\r\n")
     script = [*hello("PIPELINING"), read_exactly(octets), OK * (MANY + 1), GO, expect_content(), OK, *bye()]
@@ -209,7 +209,7 @@ async def test_fifty_thousand_recipients_and_a_server_that_answers_late():
 
 
 async def test_fifty_thousand_recipients_and_a_server_that_answers_before_it_reads():
-    """Rule 6: no deadlock where the server's answers fill its own side of the connection."""
+    """No deadlock where the server's answers fill its own side of the connection."""
     recipients = [f"r{number}@to.test" for number in range(MANY)]
     octets = sum(len(f"RCPT TO:<{one}>\r\n") for one in recipients) + len(f"MAIL FROM:<{SENDER}>\r\nDATA\r\n")
     long_reply = b"250 " + b"x" * 500 + b"\r\n"
@@ -222,7 +222,7 @@ async def test_fifty_thousand_recipients_and_a_server_that_answers_before_it_rea
 
 
 async def test_after_helo_nothing_is_pipelined():
-    """Rule 1: HELO offers nothing."""
+    """HELO offers nothing."""
     script = [greeting(), "EHLO", b"500 no\r\n", "HELO", b"250-hi\r\n250 PIPELINING\r\n", *envelope(TO)]
     async with ScriptedServer([*script, "DATA", GO, expect_content(), OK, *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:

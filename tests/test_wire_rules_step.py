@@ -1,4 +1,4 @@
-"""Section 2 of the wire rules: staying in step with the server, or leaving it."""
+"""The wire rules: staying in step with the server, or leaving it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def assert_reconnects(smtp: AsyncSMTP, *, connect: bool = False) -> None:
 
 @each_loop
 async def test_a_stray_421_closes_the_connection_and_explains_the_next_error():
-    """Rule 1: a stray 421 marks the connection closed, and its text is kept for the error."""
+    """A stray 421 marks the connection closed, and its text is kept for the error."""
     idle = asyncio.Event()
     script = [*hello(), wait_for(idle), b"421 4.3.2 shutting down\r\n", read_all()]
     async with ScriptedServer(script, NEXT_CONNECTION) as server:
@@ -92,7 +92,7 @@ async def test_a_stray_421_closes_the_connection_and_explains_the_next_error():
 
 
 async def test_a_client_thrown_away_after_a_stray_421_leaves_no_socket_behind():
-    """Rule 1: closed means closed, though the server keeps its end open."""
+    """Closed means closed, though the server keeps its end open."""
     idle = asyncio.Event()
     async with ScriptedServer([*hello(), wait_for(idle), b"421 bye\r\n", read_all()]) as server:
         smtp = AsyncSMTP(server.host, server.port)
@@ -107,7 +107,7 @@ async def test_a_client_thrown_away_after_a_stray_421_leaves_no_socket_behind():
 @each_loop
 @pytest.mark.parametrize("stray", [b"250 hi\r\n", b"25", b"\r\n", b"hello\r\n", b"\0"])
 async def test_octets_that_nobody_asked_for_are_never_taken_for_a_reply(stray):
-    """Rule 1: any other octet when nothing is owed is a protocol error, and the connection is dropped."""
+    """Any other octet when nothing is owed is a protocol error, and the connection is dropped."""
     idle = asyncio.Event()
     async with ScriptedServer([*hello(), wait_for(idle), stray, read_all()], NEXT_CONNECTION) as server:
         smtp = AsyncSMTP(server.host, server.port)
@@ -128,7 +128,7 @@ async def test_octets_that_nobody_asked_for_are_never_taken_for_a_reply(stray):
 @each_loop
 @pytest.mark.parametrize("extensions", [(), ("PIPELINING",)], ids=["lock-step", "pipelined"])
 async def test_replies_go_to_the_recipients_by_position_whatever_they_say(extensions):
-    """Rule 2: pairing is by count, never by code or text."""
+    """Pairing is by count, never by code or text."""
     script = [
         *hello(*extensions),
         *("MAIL", b"250 2.1.5 <%s> ok\r\n" % TOO.encode()),
@@ -147,7 +147,7 @@ async def test_replies_go_to_the_recipients_by_position_whatever_they_say(extens
 
 @each_loop
 async def test_a_reply_that_comes_before_its_command_is_not_its_reply():
-    """Rule 2: a reply pairs with a command written before the reply's first octet."""
+    """A reply pairs with a command written before the reply's first octet."""
     script = [greeting(), "EHLO", b"250 mail.test\r\n250 MAIL is fine already\r\n", read_all()]
     async with ScriptedServer(script) as server:
         smtp = AsyncSMTP(server.host, server.port)
@@ -160,7 +160,7 @@ async def test_a_reply_that_comes_before_its_command_is_not_its_reply():
 
 @each_loop
 async def test_an_extra_reply_in_a_group_does_not_reach_the_next_message():
-    """Rule 2: what is one too many breaks the connection at the moment when nothing is owed."""
+    """What is one too many breaks the connection at the moment when nothing is owed."""
     script = [
         *hello("PIPELINING"),
         *("MAIL", b"250 ok\r\n250 one too many\r\n", "RCPT", OK, "DATA", GO),
@@ -199,7 +199,7 @@ VERBS = {
 @pytest.mark.parametrize("kind", FAULTS)
 @pytest.mark.parametrize("verb", VERBS)
 async def test_a_late_reply_is_never_taken_for_the_next_command(verb, kind):
-    """Rule 3: after a timeout, a malformed reply, a cancel with a reply owed: dropped."""
+    """After a timeout, a malformed reply, a cancel with a reply owed: dropped."""
     reached = asyncio.Event()
     script = [*hello("AUTH PLAIN", "STARTTLS"), "", *fault(kind, reached)]
     async with ScriptedServer(script, NEXT_CONNECTION) as server:
@@ -212,7 +212,7 @@ async def test_a_late_reply_is_never_taken_for_the_next_command(verb, kind):
 
 @each_loop
 async def test_an_error_of_the_callers_own_code_inside_a_transaction_drops_the_connection():
-    """Rule 3: an error raised in the middle of a transaction, here by a trace."""
+    """An error raised in the middle of a transaction, here by a trace."""
 
     def trace(event: str, octets: bytes) -> None:
         if octets.startswith(b"RCPT"):
@@ -234,7 +234,7 @@ async def test_an_error_of_the_callers_own_code_inside_a_transaction_drops_the_c
 
 @each_loop
 async def test_cancelled_between_the_354_and_the_content_sends_neither_dot_nor_rset():
-    """Rule 4: cancelled after DATA was written: what we said next would be message text."""
+    """Cancelled after DATA was written: what we said next would be message text."""
     script = [*hello(), *envelope(TO), "DATA", GO, read_all()]
     async with ScriptedServer(script) as server:
         smtp = AsyncSMTP(server.host, server.port)
@@ -274,7 +274,7 @@ async def test_cancelled_between_the_354_and_the_content_sends_neither_dot_nor_r
     ],
 )
 async def test_what_is_no_reply_is_no_answer(reply):
-    """Rule 5: anything but `[2-5]` digit digit and a space, `-` or the end breaks the protocol: dropped."""
+    """Anything but `[2-5]` digit digit and a space, `-` or the end breaks the protocol: dropped."""
     async with ScriptedServer([*hello(), "NOOP", split(reply), read_all()], NEXT_CONNECTION) as server:
         smtp = AsyncSMTP(server.host, server.port)
         await smtp.connect()
@@ -297,7 +297,7 @@ async def test_what_is_no_reply_is_no_answer(reply):
     ],
 )
 async def test_a_reply_is_the_same_in_one_piece_and_byte_by_byte(how, reply, understood):
-    """Rule 5: a reply without text is fine, CRLF or bare LF may end a line, wherever segments end."""
+    """A reply without text is fine, CRLF or bare LF may end a line, wherever segments end."""
     async with ScriptedServer([*hello(), "NOOP", how(reply), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             assert await smtp.noop() == understood
@@ -305,7 +305,7 @@ async def test_a_reply_is_the_same_in_one_piece_and_byte_by_byte(how, reply, und
 
 @each_loop
 async def test_a_server_that_writes_byte_by_byte_delivers_all_the_same():
-    """Rule 5: a whole session in segments of one octet."""
+    """A whole session in segments of one octet."""
     script = [split(b"220 hi\r\n"), "EHLO", split(b"250-mail.test\r\n250 PIPELINING\r\n")]
     replies = b"250 ok\r\n550 no\r\n250 ok\r\n354 go\r\n"
     script += ["MAIL", "RCPT", "RCPT", "DATA", split(replies), expect_content(), split(OK)]
@@ -322,7 +322,7 @@ async def test_a_server_that_writes_byte_by_byte_delivers_all_the_same():
 @each_loop
 @pytest.mark.parametrize("endless", [b"250-" + b"x" * 1000 + b"\r\n", b"x" * 1000], ids=["lines", "one line"])
 async def test_a_server_that_never_stops_talking_is_left(endless):
-    """Rule 6: the octets of a line and of a whole reply are capped, so memory stays bounded."""
+    """The octets of a line and of a whole reply are capped, so memory stays bounded."""
     said = 0
 
     async def babble(conversation: Conversation) -> None:
@@ -347,7 +347,7 @@ async def test_a_server_that_never_stops_talking_is_left(endless):
 
 @pytest.mark.parametrize("line", [8192, 8193])
 async def test_a_reply_line_may_have_8_kib_and_no_more(line):
-    """Rule 6: the caps at their edge."""
+    """The caps at their edge."""
     reply = b"250 " + b"x" * (line - 4) + b"\r\n"
     async with ScriptedServer(
         [*hello(), "NOOP", reply, *(bye() if line == 8192 else [read_all()])]
@@ -361,7 +361,7 @@ async def test_a_reply_line_may_have_8_kib_and_no_more(line):
 
 
 async def test_a_challenge_may_be_longer_than_any_other_reply():
-    """Rule 6: 16 KiB while a SASL challenge is owed (and 12288 octets of it are read, rule 7.2)."""
+    """16 KiB while a SASL challenge is owed (and 12288 octets of it are read)."""
     challenge = b"334 " + b"QUFB" * 3072 + b"\r\n"
     script = [*hello("AUTH XAMPLE"), "AUTH XAMPLE", challenge, "T0s=", b"235 in\r\n", *bye()]
     async with ScriptedServer(script) as server:
@@ -379,7 +379,7 @@ async def test_a_challenge_may_be_longer_than_any_other_reply():
 @each_loop
 @pytest.mark.parametrize("piece", [b"2", b"250-still here\r\n"], ids=["octets", "lines"])
 async def test_a_byte_now_and_then_does_not_keep_a_reply_alive(piece):
-    """Rule 6: one absolute deadline a reply."""
+    """One absolute deadline a reply."""
 
     async def dribble(conversation: Conversation) -> None:
         if piece == b"2":
@@ -406,7 +406,7 @@ async def test_a_byte_now_and_then_does_not_keep_a_reply_alive(piece):
 @each_loop
 @pytest.mark.parametrize("extensions", [(), ("PIPELINING",)], ids=["lock-step", "pipelined"])
 async def test_the_body_never_follows_a_2yz_to_data(extensions):
-    """Rule 7: 2yz to DATA is a protocol error, and the body is never sent."""
+    """2yz to DATA is a protocol error, and the body is never sent."""
     script = [*hello(*extensions), *envelope(TO), "DATA", b"250 go on\r\n", read_all()]
     async with ScriptedServer(script, NEXT_CONNECTION) as server:
         smtp = AsyncSMTP(server.host, server.port)
@@ -423,7 +423,7 @@ async def test_the_body_never_follows_a_2yz_to_data(extensions):
 @pytest.mark.parametrize("at", ["MAIL", "RCPT"])
 @pytest.mark.parametrize("extensions", [(), ("PIPELINING",)], ids=["lock-step", "pipelined"])
 async def test_a_3yz_to_mail_or_rcpt_is_no_yes(extensions, at):
-    """Rule 7: 3yz to MAIL or RCPT is a protocol error, and dropped."""
+    """3yz to MAIL or RCPT is a protocol error, and dropped."""
     odd = {at: b"354 go on\r\n"}
     script = [*hello(*extensions), "MAIL", odd.get("MAIL", OK)]
     if at == "RCPT" or extensions:
@@ -443,7 +443,7 @@ async def test_a_3yz_to_mail_or_rcpt_is_no_yes(extensions, at):
 
 
 async def test_any_2yz_and_any_3yz_will_do():
-    """Rule 7: the first digit decides where the RFC does not name one code."""
+    """The first digit decides where the RFC does not name one code."""
     script = [*hello(), "MAIL", b"200 ok\r\n", "RCPT", b"259 ok\r\n", "DATA", b"399 go\r\n"]
     script += [expect_content(), b"299 ok\r\n", "RSET", b"251 ok\r\n", "QUIT", b"250 bye\r\n"]
     async with ScriptedServer(script) as server:
@@ -479,7 +479,7 @@ async def test_any_2yz_and_any_3yz_will_do():
     ],
 )
 async def test_where_one_code_is_named_another_will_not_do(script, kind, code):
-    """Rule 7: exact are the greeting, EHLO, HELO and STARTTLS."""
+    """Exact are the greeting, EHLO, HELO and STARTTLS."""
     async with ScriptedServer(script) as server:
         smtp = AsyncSMTP(server.host, server.port, tls="opportunistic")
         error = await caught(smtp.connect())
@@ -490,7 +490,7 @@ async def test_where_one_code_is_named_another_will_not_do(script, kind, code):
 
 @pytest.mark.parametrize("code", [220, 250, 354])
 async def test_only_235_lets_us_in(code):
-    """Rule 7: AUTH has two good answers, 334 and 235."""
+    """AUTH has two good answers, 334 and 235."""
     script = [*hello("AUTH PLAIN"), "AUTH PLAIN", b"%d fine\r\n" % code, read_all()]
     async with ScriptedServer(script) as server:
         smtp = AsyncSMTP(server.host, server.port, username="u", password="p")
@@ -515,7 +515,7 @@ WITH_421 = {
 @pytest.mark.parametrize("at", WITH_421)
 @pytest.mark.parametrize("extensions", [(), ("PIPELINING",)], ids=["lock-step", "pipelined"])
 async def test_a_421_refuses_the_open_transaction_for_now(extensions, at):
-    """Rule 8: temporarily refused with that reply, every recipient named, the connection closed."""
+    """Temporarily refused with that reply, every recipient named, the connection closed."""
     kind, cut = WITH_421[at]
     steps = [*envelope(TO, TOO), "DATA", GO, expect_content()]
     script = [*hello(*extensions), *steps[:cut], b"421 4.3.0 going down\r\n", read_all()]
@@ -538,7 +538,7 @@ async def test_a_421_refuses_the_open_transaction_for_now(extensions, at):
 
 @each_loop
 async def test_a_421_keeps_what_was_refused_before_it():
-    """Rule 8: results so far are kept."""
+    """Results so far are kept."""
     script = [*hello("PIPELINING"), "MAIL", OK, "RCPT", b"550 no\r\n", "RCPT", b"421 bye\r\n", read_all()]
     async with ScriptedServer(script) as server:
         smtp = AsyncSMTP(server.host, server.port)
@@ -551,7 +551,7 @@ async def test_a_421_keeps_what_was_refused_before_it():
 @each_loop
 @pytest.mark.parametrize("verb", ["noop", "rset", "mail", "verify", "docmd", "help", "quit"])
 async def test_a_421_to_a_verb_is_returned_and_closes(verb):
-    """Rule 8: a verb returns what the server said, and the connection is closed."""
+    """A verb returns what the server said, and the connection is closed."""
     async with ScriptedServer([*hello(), "", b"421 bye\r\n", read_all()], NEXT_CONNECTION) as server:
         smtp = AsyncSMTP(server.host, server.port)
         await smtp.connect()
@@ -569,7 +569,7 @@ async def test_a_421_to_a_verb_is_returned_and_closes(verb):
     [(b"5.7.1 no", (5, 7, 1)), (b"2.0.0 ok", None), (b"4.7.1 later", None), (b"5.7 no", None)],
 )
 async def test_an_enhanced_code_of_another_class_is_only_text(text, code):
-    """Rule 9: an enhanced code only if its class matches the first digit."""
+    """An enhanced code only if its class matches the first digit."""
     async with ScriptedServer([*hello(), "NOOP", b"550 " + text + b"\r\n", *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             assert (await smtp.noop()).enhanced_code == code
@@ -580,7 +580,7 @@ async def test_an_enhanced_code_of_another_class_is_only_text(text, code):
 
 @each_loop
 async def test_a_server_before_esmtp_is_greeted_with_helo():
-    """Rule 10: EHLO refused with 5yz → HELO."""
+    """EHLO refused with 5yz → HELO."""
     script = [greeting(), "EHLO", b"502 what?\r\n", "HELO", b"250 hi\r\n", *take(TO), *bye()]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -604,7 +604,7 @@ async def test_a_server_before_esmtp_is_greeted_with_helo():
     ],
 )
 async def test_helo_is_never_said_where_it_would_cost_something(after_ehlo, options, kind):
-    """Rule 10: no HELO after 421 or a close, none where TLS or credentials wait."""
+    """No HELO after 421 or a close, none where TLS or credentials wait."""
     async with ScriptedServer([greeting(), "EHLO", *after_ehlo, read_all()]) as server:
         error = await caught(AsyncSMTP(server.host, server.port, **options).connect())
         assert isinstance(error, kind)
@@ -614,7 +614,7 @@ async def test_helo_is_never_said_where_it_would_cost_something(after_ehlo, opti
 
 @pytest.mark.parametrize("code", [500, 502, 421])
 async def test_lmtp_never_says_ehlo_or_helo(code):
-    """Rule 10: never in LMTP."""
+    """Never in LMTP."""
     async with ScriptedServer(
         [greeting(), "LHLO", b"%d no\r\n" % code, *([read_all()] if code == 421 else bye())]
     ) as server:
@@ -625,7 +625,7 @@ async def test_lmtp_never_says_ehlo_or_helo(code):
 
 
 async def test_keywords_are_read_exactly_and_from_the_second_line_on():
-    """Rule 10: the greeting's text promises nothing; `STARTTLS_LATER` is not STARTTLS; junk is ignored."""
+    """The greeting's text promises nothing; `STARTTLS_LATER` is not STARTTLS; junk is ignored."""
     lines = (
         b"250-PIPELINING at your service\r\n250-STARTTLS_LATER\r\n250-SIZE lots\r\n250-8bitmime\r\n250 =\r\n"
     )
@@ -637,7 +637,7 @@ async def test_keywords_are_read_exactly_and_from_the_second_line_on():
 
 
 async def test_the_newest_ehlo_replaces_everything():
-    """Rule 10: what an earlier EHLO offered is gone, also when the newest was refused."""
+    """What an earlier EHLO offered is gone, also when the newest was refused."""
     script = [*hello("PIPELINING", "SIZE 10"), "EHLO", b"250-x\r\n250 DSN\r\n", "EHLO", b"502 no\r\n", *bye()]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
@@ -650,7 +650,7 @@ async def test_the_newest_ehlo_replaces_everything():
 
 @pytest.mark.parametrize("policy", ["starttls", "implicit"])
 async def test_a_tls_policy_that_waits_for_a_server_in_vain_says_what_it_waited_for(policy):
-    """Rules 3 and 10: the timeout names the phase."""
+    """The timeout names the phase."""
     reached = asyncio.Event()
     script = [*(hello("STARTTLS") if policy == "starttls" else []), mark(reached), stall()]
     async with ScriptedServer(script) as server:
@@ -662,7 +662,7 @@ async def test_a_tls_policy_that_waits_for_a_server_in_vain_says_what_it_waited_
 
 @each_loop
 async def test_two_hundred_tasks_on_one_client_get_each_their_own_result():
-    """Rules 2 and 3 under load: each message to its own recipients, each result to its own caller."""
+    """Each message to its own recipients, each result to its own caller."""
     from aiosmtpclient.testing import MailServer
 
     refused = {f"r{number}@to.test": f"550 no {number}" for number in range(0, 200, 7)}
@@ -701,7 +701,7 @@ async def test_two_hundred_tasks_on_one_client_get_each_their_own_result():
 
 @each_loop
 async def test_tasks_cancelled_at_random_moments_never_hand_a_reply_to_somebody_else():
-    """Rules 2 and 3: every other task is cancelled, at another point each; those that remain are right."""
+    """Every other task is cancelled, at another point each; those that remain are right."""
     from aiosmtpclient.testing import MailServer
 
     async with MailServer() as server:
@@ -731,7 +731,7 @@ async def test_tasks_cancelled_at_random_moments_never_hand_a_reply_to_somebody_
 
 @each_loop
 async def test_login_and_quit_wait_until_the_sends_before_them_are_through():
-    """Rule 3: verbs that change the session have the turn like everybody else."""
+    """Verbs that change the session have the turn like everybody else."""
     from aiosmtpclient.testing import MailServer
 
     async with MailServer(users={"u": "p"}) as server:
@@ -750,7 +750,7 @@ async def test_login_and_quit_wait_until_the_sends_before_them_are_through():
 
 
 async def test_a_slow_answer_is_waited_for_by_its_own_caller_only():
-    """Rule 2: who is next in turn is not woken by somebody else's reply."""
+    """Who is next in turn is not woken by somebody else's reply."""
     answer = asyncio.Event()
     script = [*hello(), "NOOP", wait_for(answer), b"250 first\r\n", "NOOP", b"250 second\r\n", *bye()]
     async with ScriptedServer(script) as server:

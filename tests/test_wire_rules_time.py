@@ -1,4 +1,4 @@
-"""Section 9 of the wire rules: time. Seconds are short here, and what is compared has room."""
+"""The wire rules: time. Seconds are short here, and what is compared has room."""
 
 from __future__ import annotations
 

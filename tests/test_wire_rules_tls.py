@@ -1,4 +1,4 @@
-"""Section 8 of the wire rules: TLS (RFC 3207), with real handshakes and certificates made for them."""
+"""The wire rules: TLS (RFC 3207), with real handshakes and certificates made for them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def system_authorities_are_few():
 )
 @pytest.mark.parametrize("how", ["policy", "starttls()"])
 async def test_octets_behind_the_220_stop_the_handshake_before_it_begins(behind, how):
-    """Rule 1: octets behind the 220, even half a line: error and drop before a ClientHello."""
+    """Octets behind the 220, even half a line: error and drop before a ClientHello."""
     script = [*hello("STARTTLS"), "STARTTLS", b"220 go\r\n" + behind, read_all()]
     async with ScriptedServer(script) as server:
         smtp = AsyncSMTP(
@@ -93,7 +93,7 @@ async def test_octets_behind_the_220_stop_the_handshake_before_it_begins(behind,
 @each_loop
 @pytest.mark.parametrize("how", ["policy", "starttls()"])
 async def test_what_was_offered_in_clear_is_forgotten(how):
-    """Rule 1: all earlier knowledge is forgotten; EHLO again."""
+    """All earlier knowledge is forgotten; EHLO again."""
     script = [*UPGRADE, "EHLO", b"250-mail.test\r\n250 SIZE 1000\r\n", *take(TO), *bye()]
     async with ScriptedServer(script) as server:
         smtp = AsyncSMTP(
@@ -125,7 +125,7 @@ async def test_what_was_offered_in_clear_is_forgotten(how):
     ids=["missing", "something like it", "454", "502", "421"],
 )
 async def test_required_tls_that_is_not_to_be_had_sends_nothing(script, quits):
-    """Rule 2: STARTTLS required and missing or refused: SMTPTLSError, nothing sent, no fallback."""
+    """STARTTLS required and missing or refused: SMTPTLSError, nothing sent, no fallback."""
     options = {"tls": "starttls", "username": "u", "password": "p"}
     async with ScriptedServer(script) as server:
         error = await caught(
@@ -143,7 +143,7 @@ async def test_required_tls_that_is_not_to_be_had_sends_nothing(script, quits):
 @each_loop
 @pytest.mark.parametrize("code", [454, 502])
 async def test_opportunistic_tls_goes_on_in_clear_after_a_refusal(code):
-    """Rule 2: OPPORTUNISTIC without credentials goes on in clear after a 4yz/5yz."""
+    """OPPORTUNISTIC without credentials goes on in clear after a 4yz/5yz."""
     script = [*hello("STARTTLS"), "STARTTLS", b"%d no\r\n" % code, *take(TO), *bye()]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port, tls="opportunistic") as smtp:
@@ -153,7 +153,7 @@ async def test_opportunistic_tls_goes_on_in_clear_after_a_refusal(code):
 @each_loop
 @pytest.mark.parametrize("reply", [b"421 bye\r\n", b"250 ok\r\n", b"334 x\r\n"])
 async def test_opportunistic_tls_does_not_go_on_after_anything_else(reply):
-    """Rule 2: never after 421, another 2yz or a 3yz."""
+    """Never after 421, another 2yz or a 3yz."""
     async with ScriptedServer([*hello("STARTTLS"), "STARTTLS", reply, read_all()]) as server:
         smtp = AsyncSMTP(server.host, server.port, tls="opportunistic")
         error = await caught(smtp.connect())
@@ -164,7 +164,7 @@ async def test_opportunistic_tls_does_not_go_on_after_anything_else(reply):
 
 
 async def test_opportunistic_tls_with_credentials_never_goes_on_in_clear():
-    """Rule 2 with rule 7.1."""
+    """Required TLS that is not to be had, with credentials waiting."""
     script = [*hello("STARTTLS", "AUTH PLAIN"), "STARTTLS", b"454 no\r\n", *bye()]
     async with ScriptedServer(script) as server:
         smtp = AsyncSMTP(server.host, server.port, tls="opportunistic", username="u", password="p")
@@ -175,7 +175,7 @@ async def test_opportunistic_tls_with_credentials_never_goes_on_in_clear():
 @each_loop
 @pytest.mark.parametrize("policy", ["opportunistic", "starttls", TLSPolicy.STARTTLS])
 async def test_tls_by_policy_against_a_real_server(policy):
-    """Rule 2 where all is well."""
+    """Required TLS where all is well."""
     async with MailServer(starttls=True, users={"u": "p"}, auth_requires_tls=True) as server:
         options = {"tls": policy, "tls_context": TRUSTING, "username": "u", "password": "p"}
         async with AsyncSMTP(server.host, server.port, **options) as smtp:
@@ -217,7 +217,7 @@ FAILURES = {
 @pytest.mark.parametrize("why", FAILURES)
 @pytest.mark.parametrize("policy", ["opportunistic", "starttls", "implicit"])
 async def test_a_certificate_that_does_not_fit_is_an_smtptlserror(why, policy):
-    """Rule 3: verified by default, against the configured name; the error says why and what to turn."""
+    """Verified by default, against the configured name; the error says why and what to turn."""
     theirs, ours, name, match = FAILURES[why]
     options = {"implicit_tls": theirs} if policy == "implicit" else {"starttls": theirs}
     async with MailServer(**options) as server:
@@ -232,7 +232,7 @@ async def test_a_certificate_that_does_not_fit_is_an_smtptlserror(why, policy):
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
 async def test_the_name_to_verify_is_the_one_that_was_asked_for(name):
-    """Rule 3: `server_hostname` if given."""
+    """`server_hostname` if given."""
     async with MailServer(implicit_tls=AUTHORITY.server_context(name)) as server:
         options = {"tls": "implicit", "tls_context": TRUSTING, "server_hostname": name}
         async with AsyncSMTP(server.host, server.port, **options) as smtp:
@@ -244,7 +244,7 @@ async def test_the_name_to_verify_is_the_one_that_was_asked_for(name):
 @pytest.mark.parametrize("end", [close, drop, reset])
 @pytest.mark.parametrize("policy", ["starttls", "implicit"])
 async def test_a_handshake_that_is_cut_off_is_an_error_at_once(policy, end):
-    """Rule 3: every handshake failure is an SMTPTLSError, and nobody waits for a server that is gone."""
+    """Every handshake failure is an SMTPTLSError, and nobody waits for a server that is gone."""
     begin = [*hello("STARTTLS"), "STARTTLS", b"220 go\r\n"] if policy == "starttls" else []
     async with ScriptedServer([*begin, read_exactly(20), end()]) as server:
         smtp = AsyncSMTP(server.host, server.port, tls=policy, tls_context=TRUSTING)
@@ -257,7 +257,7 @@ async def test_a_handshake_that_is_cut_off_is_an_error_at_once(policy, end):
 
 @each_loop
 async def test_a_server_that_goes_right_after_the_220_is_not_waited_for():
-    """Rule 3: the end arrives together with the 220, while the context is still being made."""
+    """The end arrives together with the 220, while the context is still being made."""
     async with ScriptedServer([*hello("STARTTLS"), "STARTTLS", b"220 go\r\n", close()]) as server:
         smtp = AsyncSMTP(server.host, server.port, tls="starttls", timeout=LONG)
         started = asyncio.get_running_loop().time()
@@ -269,7 +269,7 @@ async def test_a_server_that_goes_right_after_the_220_is_not_waited_for():
 @each_loop
 @pytest.mark.parametrize("policy", ["starttls", "implicit"])
 async def test_what_is_not_tls_is_an_smtptlserror(policy):
-    """Rule 3: a server that goes on in clear."""
+    """A server that goes on in clear."""
     begin = [*hello("STARTTLS"), "STARTTLS", b"220 go\r\n"] if policy == "starttls" else []
     async with ScriptedServer(
         [*begin, read_exactly(20), b"220 mail.test ESMTP\r\n" * 3, read_all()]
@@ -283,7 +283,7 @@ async def test_what_is_not_tls_is_an_smtptlserror(policy):
 @pytest.mark.parametrize("kind", ["timeout", "cancel"])
 @pytest.mark.parametrize("policy", ["starttls", "implicit"])
 async def test_a_handshake_without_an_answer_is_a_timeout_and_may_be_cancelled(policy, kind):
-    """Rule 3: a timeout in a handshake is an SMTPTimeoutError; nothing is left behind."""
+    """A timeout in a handshake is an SMTPTimeoutError; nothing is left behind."""
     reached = asyncio.Event()
 
     async def hang(conversation: Conversation) -> None:
@@ -303,7 +303,7 @@ async def test_a_handshake_without_an_answer_is_a_timeout_and_may_be_cancelled(p
 
 @each_loop
 async def test_starttls_by_hand_raises_smtplibs_classes():
-    """Rule 3: not offered: SMTPNotSupportedError; refused: SMTPResponseException; the connection is kept."""
+    """Not offered: SMTPNotSupportedError; refused: SMTPResponseException; the connection is kept."""
     async with ScriptedServer([*hello(), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             with pytest.raises(SMTPNotSupportedError):
@@ -320,7 +320,7 @@ async def test_starttls_by_hand_raises_smtplibs_classes():
 
 @pytest.mark.parametrize("how", ["argument", "constructor"])
 async def test_starttls_by_hand_takes_a_context_and_a_name(how):
-    """Rule 3: `starttls(context=…, server_hostname=…)`, else the constructor's."""
+    """`starttls(context=…, server_hostname=…)`, else the constructor's."""
     options = {"server_hostname": "mail.example"}
     async with MailServer(starttls=AUTHORITY.server_context("mail.example")) as server:
         of_constructor = options | {"tls_context": TRUSTING} if how == "constructor" else {}
@@ -332,7 +332,7 @@ async def test_starttls_by_hand_takes_a_context_and_a_name(how):
 
 @pytest.mark.parametrize("wanted", ["starttls", "implicit"])
 async def test_a_context_is_made_where_none_is_given(wanted, monkeypatch):
-    """Rule 3: in every class; without a context one that verifies is made, off the loop."""
+    """In every class; without a context one that verifies is made, off the loop."""
     made = []
 
     def default_context() -> ssl.SSLContext:
@@ -356,7 +356,7 @@ async def test_a_context_is_made_where_none_is_given(wanted, monkeypatch):
 @each_loop
 @pytest.mark.parametrize("policy", ["starttls", "implicit"])
 async def test_a_cut_inside_tls_is_told_by_where_it_happens(policy):
-    """Rule 4: idle → closed; while the final reply is owed → UNKNOWN; after QUIT → success."""
+    """Idle → closed; while the final reply is owed → UNKNOWN; after QUIT → success."""
     implicit = AUTHORITY.server_context() if policy == "implicit" else None
     begin = [*UPGRADE, *hello()[1:]] if policy == "starttls" else hello()
     scripts = [
@@ -380,7 +380,7 @@ async def test_a_cut_inside_tls_is_told_by_where_it_happens(policy):
 
 @each_loop
 async def test_a_server_that_never_closes_its_side_is_not_waited_for_long():
-    """Rule 4: after QUIT the close_notify of a silent server is waited for a second at most."""
+    """After QUIT the close_notify of a silent server is waited for a second at most."""
     script = [*hello(), "QUIT", b"221 bye\r\n", stall()]
     async with ScriptedServer(script, implicit_tls=AUTHORITY.server_context()) as server:
         smtp = AsyncSMTP(server.host, server.port, tls="implicit", tls_context=TRUSTING)
