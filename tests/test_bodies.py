@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -191,6 +192,14 @@ async def test_the_file_behind_a_path_is_closed_whatever_happens(
     assert file.closed
 
 
+def waiting_in(pipe: int) -> int:
+    """Octets that nobody has read yet."""
+    import fcntl
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file that makes its reader wait")
 async def test_a_cancelled_send_does_not_wait_for_a_disk_that_is_still_reading(tmp_path: Path) -> None:
     path = tmp_path / "slow"
@@ -201,7 +210,8 @@ async def test_a_cancelled_send_does_not_wait_for_a_disk_that_is_still_reading(t
             slices = wire_slices(ready, seven_bit=False)
             reading = asyncio.ensure_future(anext(slices))
             os.write(slow_disk, b"a little")
-            await asyncio.to_thread(lambda: None)
+            while await asyncio.to_thread(waiting_in, slow_disk):  # until the thread has it, and wants more
+                pass
             reading.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await reading

@@ -122,6 +122,24 @@ async def test_an_exception_in_a_block_still_says_quit():
         assert server.commands[-1] == "QUIT"
 
 
+@each_loop
+async def test_a_block_that_is_cancelled_asks_nobody():
+    entered = asyncio.Event()
+    async with ScriptedServer([*hello(), read_all()]) as server:
+
+        async def block() -> None:
+            async with AsyncSMTP(server.host, server.port):
+                entered.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(caught(block()))
+        await entered.wait()
+        task.cancel()
+        assert isinstance(await task, asyncio.CancelledError)
+        await server.conversations[0].gone.wait()
+        assert b"QUIT" not in server.received[0]
+
+
 async def test_an_envelope_begun_by_hand_is_left_with_a_quit():
     """Nothing is owed, so QUIT is safe; the server forgets the envelope by itself."""
     async with ScriptedServer([*hello(), "MAIL", OK, *bye()]) as server:
@@ -866,6 +884,14 @@ async def test_an_lmtp_client_on_tcp_and_on_a_unix_socket(tmp_path):
                 await send(lmtp)
             assert server.messages[0].helo == "me.example"
             assert server.messages[0].lmtp
+
+
+@pytest.mark.parametrize("kind", [AsyncSMTP, AsyncLMTP])
+async def test_a_client_logs_in_with_the_credentials_of_its_constructor(kind):
+    async with MailServer(lmtp=kind is AsyncLMTP, users={"u": "p"}) as server:
+        async with kind(server.host, server.port, username="u", password="p") as client:
+            await send(client)
+        assert server.messages[0].user == "u"
 
 
 def test_the_default_ports_are_smtplibs():

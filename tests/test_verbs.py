@@ -346,6 +346,22 @@ async def test_a_reset_without_an_answer_is_an_error_like_any_other():
             assert (await smtp.rset()).code == 250
 
 
+async def test_a_client_closed_in_the_turn_of_an_answer_still_gives_the_answer():
+    reached = asyncio.Event()
+
+    async def mark(_: object) -> None:
+        reached.set()
+
+    async with ScriptedServer([*hello(), "RSET", mark, read_all()]) as server:
+        smtp = AsyncSMTP(server.host, server.port)
+        await smtp.connect()
+        task = asyncio.create_task(smtp.rset())
+        await reached.wait()
+        smtp._connection.protocol.data_received(OK)
+        smtp.close()
+        assert (await task).code == 250
+
+
 async def test_in_lmtp_recipients_that_were_not_named_by_rcpt_cannot_be_answered_for():
     async with ScriptedServer([*hello(verb="LHLO"), "MAIL", OK, "RCPT", OK, *bye()]) as server:
         async with AsyncLMTP(server.host, server.port) as lmtp:
