@@ -335,6 +335,21 @@ async def test_content_of_any_size_arrives_whole(size):
         assert content == BIG[:size] if BIG[:size].endswith(b"\r\n") or not size else BIG[:size] + b"\r\n"
 
 
+async def test_an_end_that_could_not_be_written_counts_as_gone(monkeypatch):
+    """Once `write` was called, nobody can prove that it did not leave."""
+
+    def breaks(octets: bytes) -> None:
+        raise ZeroDivisionError
+
+    async with ScriptedServer([*hello(), *envelope(TO), "DATA", GO, read_all()]) as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            monkeypatch.setattr(smtp._connection.protocol, "write", breaks)
+            error = await caught(send(smtp))
+            assert isinstance(error, ZeroDivisionError)
+            assert error.delivery is Delivery.UNKNOWN
+            assert not smtp.is_connected
+
+
 @each_loop
 async def test_a_refusal_while_the_last_piece_is_held_is_seen_before_the_end_is_written():
     refused, over = asyncio.Event(), asyncio.Event()

@@ -651,14 +651,16 @@ async def test_a_3yz_to_the_end_is_unknown():
         await assert_next_is_its_own(smtp, server)
 
 
-async def test_a_reset_that_nobody_noticed_yet_is_not_unknown():
+@pytest.mark.parametrize("more", [True, False], ids=["more to write", "only the end to write"])
+async def test_a_reset_that_nobody_noticed_yet_is_not_unknown(more):
     """After a reset a transport swallows what is written, so it is asked first."""
     broken = asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
         yield b"Subject: half\r\n\r\n"
         await broken.wait()
-        yield b"of it\r\n"
+        if more:
+            yield b"of it\r\n"
 
     script = [*hello(), *envelope(TO), "DATA", GO, mark(reached := asyncio.Event()), reset()]
     async with ScriptedServer(script, NEXT_CONNECTION) as server:

@@ -162,6 +162,36 @@ async def test_an_upload_that_makes_progress_never_times_out(tls):
 
 
 @each_loop
+async def test_a_slice_that_leaves_octet_by_octet_never_times_out():
+    """Progress is what the kernel takes: with small buffers a slice takes longer than its time."""
+    loop = asyncio.get_running_loop()
+    taken = bytearray()
+
+    async def serve(listener: socket.socket) -> None:
+        connection, _ = await loop.sock_accept(listener)
+        with connection:
+            for reply in (b"220 hi\r\n", b"250 hi\r\n", OK, OK, GO):
+                await loop.sock_sendall(connection, reply)
+                await loop.sock_recv(connection, 4096)
+            while not taken.endswith(b"\r\n.\r\n"):
+                await asyncio.sleep(SHORT / 10)
+                taken.extend(await loop.sock_recv(connection, 4096))
+            await loop.sock_sendall(connection, OK)
+            await loop.sock_recv(connection, 4096)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as ours:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        listener.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        ours.connect(listener.getsockname())
+        serving = asyncio.create_task(serve(listener))
+        timeouts = Timeouts(write=SHORT, final=LONG)
+        async with AsyncSMTP(sock=ours, timeout=timeouts, local_hostname="me.example") as smtp:
+            assert (await send(smtp, body=BIG[: 256 * 1024])).accepted == (TO,)
+        await serving
+
+
+@each_loop
 async def test_a_server_that_stops_reading_is_a_timeout_of_the_content():
     """Nothing leaves any more: the write clock fires, the end was not written: NOT_SENT."""
     script = [*hello(), *envelope(TO), "DATA", GO, read_exactly(100_000), stall()]
