@@ -12,6 +12,8 @@ Rules of this room:
   as A-labels (RFC 5890), always, so that it never needs SMTPUTF8.
 * A local part is the receiving server's business (RFC 5321 section 2.3.11): its quotes stay,
   odd dots stay, and without a domain it goes out alone (`postmaster`).
+* An address that is plainly one, as nearly all are, costs one match and no more; the rest of the
+  grammar is compiled by `re` when something else turns up.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # Grammar, after RFC 5321 section 4.1.2 and RFC 6531 section 3.3. Controls are refused before.
 #   atom    = one or more of: any character but a blank or one of "(),:;<>@[\]
@@ -33,46 +35,33 @@ _SPEC = rf"({_ATOM}++|{_QUOTED})(?:@({_ATOM}++|{_LITERAL}))?+"
 _TAIL = rf" *+(?:{_COMMENT} *+)*+"
 _PHRASE = rf"(?:[^\"(),:;<>\\]|{_QUOTED}|{_COMMENT})*+"
 
-_PLAIN = re.compile(r"([\w!#$%&'*+/=?^`{|}~.-]+)@([\w!#$%&'*+/=?^`{|}~.-]+)", re.ASCII)
-_BARE = re.compile(rf" *+{_SPEC}{_TAIL}")
-_ANGLE = re.compile(rf"{_PHRASE}<{_SPEC}>{_TAIL}")
-_NULL = re.compile(r" *(?:<>)? *")
+_PLAIN_ATOM = r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~.-]++"
+_PLAIN = re.compile(rf"{_PLAIN_ATOM}@{_PLAIN_ATOM}")
+_MAILBOX = rf" *+{_SPEC}{_TAIL}|{_PHRASE}<{_SPEC}>{_TAIL}"
 
 # C0, DEL and C1; the line and paragraph separators; what surrogateescape makes of octets.
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# None of them is printable, so what is printable need not be searched.
+_FORBIDDEN = "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+_CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 _SPELLED = {"\r": "CR", "\n": "LF", "\0": "NUL", "\t": "a tab"}
 
-_ASCII_DOMAIN = re.compile(r"[\w!#$%&'*+/=?^`{|}~.-]+", re.ASCII)
 # Letters that the 2003 rules turned into others, which makes it another domain (RFC 5894 section 7.2).
 _CHANGED_SINCE_2003 = frozenset("ßẞς\u200c\u200d")
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """One envelope address.
 
     Attributes:
         text: exactly the string the caller gave; results are keyed by it.
-        local: the local part as it goes out, with its quotes if it has any.
-        domain: as given: A-labels, U-labels or a literal; empty if there is none.
+        path: what stands between the angle brackets on the wire, a domain as A-labels; empty for
+            the null sender.
+        needs_smtputf8: the local part has non-ASCII characters (RFC 6531); a domain never needs it.
     """
 
     text: str
-    local: str
-    domain: str
-
-    @property
-    def needs_smtputf8(self) -> bool:
-        """True if the local part has non-ASCII characters (RFC 6531); a domain never needs it."""
-        return not self.local.isascii()
-
-    @property
-    def path(self) -> bytes:
-        """What stands between the angle brackets on the wire; empty for the null sender."""
-        if not self.domain:
-            return self.local.encode()
-        return f"{self.local}@{domain_to_ascii(self.domain)}".encode()
+    path: bytes
+    needs_smtputf8: bool = False
 
 
 def sender(address: str) -> Address:
@@ -82,8 +71,8 @@ def sender(address: str) -> Address:
         ValueError: it is not one address, or cannot be sent without changing it.
         TypeError: it is not a string.
     """
-    if type(address) is str and (plain := _PLAIN.fullmatch(address)):
-        return Address(address, plain[1], plain[2])
+    if type(address) is str and _PLAIN.fullmatch(address):
+        return Address(address, address.encode())
     return _parse(address)
 
 
@@ -94,8 +83,10 @@ def recipient(address: str) -> Address:
         ValueError: it is empty, not one address, or cannot be sent without changing it.
         TypeError: it is not a string.
     """
-    parsed = sender(address)
-    if not parsed.local:
+    if type(address) is str and _PLAIN.fullmatch(address):
+        return Address(address, address.encode())
+    parsed = _parse(address)
+    if not parsed.path:
         raise ValueError(f"{address!r} is no recipient: only a sender may be empty")
     return parsed
 
@@ -112,17 +103,15 @@ def quoteaddr(addrstring: str) -> str:
 def _parse(address: object) -> Address:
     if not isinstance(address, str):
         raise TypeError(f"an address is a str, not {type(address).__name__}")
-    if (bad := _FORBIDDEN.search(address)) is not None:
+    if not address.isprintable() and (bad := re.search(_FORBIDDEN, address)) is not None:
         raise ValueError(f"{_short(address)} is no address: it contains {_spell(bad[0])}")
-    if _NULL.fullmatch(address):
-        return Address(address, "", "")
-    found = _BARE.fullmatch(address) or _ANGLE.fullmatch(address)
-    if found is None:
+    if address.strip(" ") in ("", "<>"):
+        return Address(address, b"")
+    if (found := re.fullmatch(_MAILBOX, address)) is None:
         raise ValueError(f"{_short(address)} is no address: {_complaint(address)}")
-    local, domain = found[1], found[2] or ""
-    if not domain.isascii():
-        domain_to_ascii(domain)
-    return Address(address, local, domain)
+    local, domain = found[1] or found[3], found[2] or found[4]
+    path = local if domain is None else f"{local}@{domain_to_ascii(domain)}"
+    return Address(address, path.encode(), not local.isascii())
 
 
 def _short(text: str) -> str:
@@ -136,30 +125,27 @@ def _spell(character: str) -> str:
 
 
 # Unclosed ones are taken whole, so that no character is looked at twice.
-_ENCLOSED = re.compile(r'"(?:[^"\\]|\\.)*+("?)|\((?:[^()\\]|\\.)*+(\)?)')
-_COMPLAINTS = tuple(
-    (re.compile(pattern), words)
-    for pattern, words in (
-        (r'"', "a quote is not closed"),
-        (r"[()]", "a parenthesis outside quotes is no comment behind the address"),
-        (r"(?:^|<)\s*@[^:]*:", "it has a source route"),
-        (r"[,;]", "one address is wanted, this looks like a list"),
-        (r"<[^<>]*\s[^<>]*>", "it has a space outside quotes"),
-        (r"<>", "there is no address in the angle brackets"),
-        (r"(?:^|<)@", "nothing stands before the @"),
-        (r"@(?:$|>)", "nothing stands behind the @"),
-        (r"[<>]", "it has an angle bracket outside quotes"),
-        (r"\s", "it has a space outside quotes"),
-        (r"@.*@", "it has more than one @"),
-    )
+_ENCLOSED = r'"(?:[^"\\]|\\.)*+("?)|\((?:[^()\\]|\\.)*+(\)?)'
+_COMPLAINTS = (
+    (r'"', "a quote is not closed"),
+    (r"[()]", "a parenthesis outside quotes is no comment behind the address"),
+    (r"(?:^|<)\s*@[^:]*:", "it has a source route"),
+    (r"[,;]", "one address is wanted, this looks like a list"),
+    (r"<[^<>]*\s[^<>]*>", "it has a space outside quotes"),
+    (r"<>", "there is no address in the angle brackets"),
+    (r"(?:^|<)@", "nothing stands before the @"),
+    (r"@(?:$|>)", "nothing stands behind the @"),
+    (r"[<>]", "it has an angle bracket outside quotes"),
+    (r"\s", "it has a space outside quotes"),
+    (r"@.*@", "it has more than one @"),
 )
 
 
 def _complaint(address: str) -> str:
     """Say why the grammar did not match: the first reason that holds outside quotes and comments."""
-    rest = _ENCLOSED.sub(lambda found: "x" if found[1] or found[2] else found[0][0], address.strip())
+    rest = re.sub(_ENCLOSED, lambda found: "x" if found[1] or found[2] else found[0][0], address.strip())
     for pattern, words in _COMPLAINTS:
-        if pattern.search(rest):
+        if re.search(pattern, rest):
             return words
     return "it has a character that must be quoted, or a broken address literal"
 
@@ -182,7 +168,7 @@ def domain_to_ascii(domain: str) -> str:
     except UnicodeError as error:
         raise ValueError(f"the domain {_short(domain)} has no ASCII form: {error}") from error
     # Compatibility forms ("＠", "＜") become the ASCII characters that were refused above.
-    if not _ASCII_DOMAIN.fullmatch(encoded):
+    if not re.fullmatch(_PLAIN_ATOM, encoded):
         raise ValueError(f"the domain {_short(domain)} has no ASCII form")
     return encoded
 
@@ -200,15 +186,11 @@ def _a_labels(domain: str) -> str:
 # --- Addresses within the text of a header (RFC 5322 section 3.4) ---
 
 # Between two of , ; : stands a mailbox, or a group's name if the colon follows.
-_LIST_PIECE = re.compile(
-    rf'((?:[^",:;(<\[]|{_QUOTED}|{_COMMENT}|<(?:[^"<>]|{_QUOTED})*+>|\[[^\[\]]*+\])++)|([,:;])'
-)
-_NOTHING = re.compile(rf"(?: |{_COMMENT})*+")
-_FOLD = re.compile(r"\r?\n(?=[ \t])")
+_LIST_PIECE = rf'((?:[^",:;(<\[]|{_QUOTED}|{_COMMENT}|<(?:[^"<>]|{_QUOTED})*+>|\[[^\[\]]*+\])++)|([,:;])'
+_NOTHING = rf"(?: |{_COMMENT})*+"
+_FOLD = r"\r?\n(?=[ \t])"
 # As above: unclosed quotes and comments are taken whole.
-_HEADER_SPEC = re.compile(
-    rf'({_ATOM}++|"(?:[^"\\]|\\.)*+"?)(?:@({_ATOM}++))?+|\((?:[^()\\]|\\.)*+\)?', re.DOTALL
-)
+_HEADER_SPEC = rf'(?s)({_ATOM}++|"(?:[^"\\]|\\.)*+"?)(?:@({_ATOM}++))?+|\((?:[^()\\]|\\.)*+\)?'
 
 
 def mailboxes(text: str) -> list[str]:
@@ -217,22 +199,24 @@ def mailboxes(text: str) -> list[str]:
     Raises:
         ValueError: something in it is not an address.
     """
-    text = _FOLD.sub("", text).replace("\t", " ")
-    if (bad := _CONTROL.search(text)) is not None:
+    if _PLAIN.fullmatch(text):
+        return [text]
+    text = re.sub(_FOLD, "", text).replace("\t", " ")
+    if not text.isprintable() and (bad := re.search(_CONTROL, text)) is not None:
         raise ValueError(f"{_short(text)} is no list of addresses: it contains {_spell(bad[0])}")
     return [_bare(piece) for piece in _pieces(text)]
 
 
 def _bare(mailbox: str) -> str:
-    found = _BARE.fullmatch(mailbox) or _ANGLE.fullmatch(mailbox)
+    found = re.fullmatch(_MAILBOX, mailbox)
     # A name may have octets that nobody could decode, an address may not.
     return recipient("@".join(filter(None, found.groups())) if found else mailbox).text
 
 
 def _pieces(text: str) -> Iterator[str]:
-    position, held = 0, ""
+    position, held, grammar = 0, "", re.compile(_LIST_PIECE)
     while position < len(text):
-        match = _LIST_PIECE.match(text, position)
+        match = grammar.match(text, position)
         if match is None:
             raise ValueError(
                 f"{_short(text)} is no list of addresses: {_short(text[position:])} is not closed"
@@ -241,16 +225,17 @@ def _pieces(text: str) -> Iterator[str]:
         if separator == ":" and "@" in held:
             raise ValueError(f"{_short(held)} is no name of a group")
         if separator:
-            if separator != ":" and not _NOTHING.fullmatch(held):
+            if separator != ":" and not re.fullmatch(_NOTHING, held):
                 yield held
             held = ""
-    if not _NOTHING.fullmatch(held):
+    if not re.fullmatch(_NOTHING, held):
         yield held
 
 
 def header_needs_smtputf8(text: str) -> bool:
     """True if an address in the header's text has a non-ASCII local part."""
-    return any(spec[2] is not None and not spec[1].isascii() for spec in _HEADER_SPEC.finditer(text))
+    specs = () if text.isascii() else re.finditer(_HEADER_SPEC, text)
+    return any(spec[2] is not None and not spec[1].isascii() for spec in specs)
 
 
 def header_with_ascii_domains(text: str) -> str:
@@ -259,7 +244,7 @@ def header_with_ascii_domains(text: str) -> str:
     Raises:
         ValueError: a domain has no such form.
     """
-    return _HEADER_SPEC.sub(_with_ascii_domain, text)
+    return text if text.isascii() else re.sub(_HEADER_SPEC, _with_ascii_domain, text)
 
 
 def _with_ascii_domain(spec: re.Match[str]) -> str:

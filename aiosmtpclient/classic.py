@@ -20,7 +20,6 @@ import contextlib
 import ssl
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import replace
 from email.message import Message
 from smtplib import LMTP_PORT
 from socket import AddressFamily, socket
@@ -154,7 +153,7 @@ class ClassicSMTP(AsyncSMTP):
     ) -> Reply:
         """Connect and read the greeting; returns it, whatever it is. An open connection is quit first."""
         async with self._my_turn():
-            self._plan = replace(self._plan, timeouts=timeouts, tls_context=context)
+            self._plan = self._plan._replace(timeouts=timeouts, tls_context=context)
             self._settings = self._plan.settings(host, port, source_address)
             if self._connection is not None:
                 old, self._connection = self._connection, None
@@ -194,14 +193,11 @@ class ClassicSMTP(AsyncSMTP):
         async with self._my_turn():
             connection = self._connected()
             connection.write_raw(octets)
-            connection.protocol.watch(connection.timeouts.write, "send")
             try:
                 await connection.protocol.drain()
             except BaseException:
                 connection.drop()
                 raise
-            finally:
-                connection.protocol.unwatch()
 
     async def read(self) -> Reply:
         """The oldest reply that nobody has read."""
@@ -239,8 +235,8 @@ class ClassicSMTP(AsyncSMTP):
 
     def set_local_hostname(self, name: str | None) -> None:
         """Say hello with this name from now on."""
-        self._plan = replace(self._plan, local_hostname=name)
-        self._settings = replace(self._settings, local_hostname=name)
+        self._plan = self._plan._replace(local_hostname=name)
+        self._settings = self._settings._replace(local_hostname=name)
 
     def set_credentials(self, user: str, password: Secret) -> None:
         """Let the authobjects answer with these."""

@@ -1,13 +1,13 @@
-"""The desk: `AsyncSMTP` and `AsyncLMTP`, and `send()` for one message.
+"""The desk: `AsyncSMTP` and `AsyncLMTP`.
 
-A client is the face of one connection at a time. Here it connects and sends; its other verbs
-are in `verbs`, how a connection is opened, secured and logged in is in `opening`, how a
-dialogue is driven is in `connection`.
+A client is the face of one connection at a time. Here it connects and parts; how it sends is in
+`sending`, its other verbs are in `verbs`, how a connection is opened, secured and logged in is
+in `opening`, how a dialogue is driven is in `connection`.
 
 Rules of this room:
 
-* What is known about a delivery is stamped on whatever passes through a send: our errors, a
-  caller's own exception, a cancellation.
+* A connection that was lost is made anew for the next message, unless it was brought up by
+  hand: a new one would lack what was done to the old.
 * A client that is thrown away unclosed warns, and its socket goes with it.
 """
 
@@ -16,29 +16,22 @@ from __future__ import annotations
 import contextlib
 import ssl
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
-from dataclasses import replace
-from email.message import Message
 from smtplib import LMTP_PORT, SMTP_PORT
 from socket import socket
 from types import TracebackType
-from typing import ClassVar, Literal, Self, TypedDict, Unpack
+from typing import ClassVar, Self, TypedDict, Unpack
 
-from . import commands, dialogues, opening, transactions
-from .bodies import opened
+from . import commands, dialogues, opening
 from .connection import Connection
-from .delivery import Ledger, Outcome, SendResult
-from .errors import Delivery, SMTPServerDisconnected
-from .message import Body, Envelope, Prepared, prepare, prepare_message
+from .errors import SMTPServerDisconnected
 from .opening import Plan
 from .replies import Reply
 from .sasl import Credentials
 from .secret import Secret
+from .sending import Chunking, Pipelining, Sending
 from .session import Trace
-from .steps import Phase
 from .timeouts import Timeouts
 from .tls import TLSPolicy
-from .verbs import Verbs, stamped
 
 DEFAULT_TIMEOUTS = Timeouts()
 
@@ -67,7 +60,8 @@ class Options(TypedDict, total=False):
     username: str | None
     password: str | Secret | None
     sock: socket | None
-    pipelining: Literal["off", "message"]
+    pipelining: Pipelining
+    chunking: Chunking
     allow_cleartext_auth: bool
     trace: Trace | None
 
@@ -79,7 +73,7 @@ def sealed(options: Options) -> Options:
     return options
 
 
-class AsyncSMTP(Verbs):
+class AsyncSMTP(Sending):
     """An SMTP client: `smtplib.SMTP`, awaitable, with an exact account of each delivery.
 
     `async with` connects (greeting, EHLO, TLS by policy, login if a user name is given) and
@@ -102,7 +96,12 @@ class AsyncSMTP(Verbs):
         password: the password that goes with it.
         sock: a connected socket to use; `host` then only names the server.
         pipelining: "message" writes MAIL, every RCPT and DATA at once where the server offers
-            PIPELINING (RFC 2920), "off" waits for each reply.
+            PIPELINING (RFC 2920), "off" waits for each reply. "stream" does not even wait for
+            the reply to a message before it begins the next, which many servers get wrong: ask
+            for it only where you know the server.
+        chunking: "auto" sends by BDAT (RFC 3030), in one write with the envelope, where the
+            server offers it and has shown that it gets it right, which is tried when many
+            messages are sent; "eager" trusts what it offers; "off" sends by DATA.
         allow_cleartext_auth: let credentials travel in clear. Normally they travel inside TLS,
             or with `tls="none"` to a local server.
         trace: called with ("send" | "content" | "reply", octets) for everything on the wire,
@@ -113,7 +112,6 @@ class AsyncSMTP(Verbs):
     """
 
     default_port: ClassVar[int] = SMTP_PORT
-    _lmtp: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -129,16 +127,18 @@ class AsyncSMTP(Verbs):
         username: str | None = None,
         password: str | Secret | None = None,
         sock: socket | None = None,
-        pipelining: Literal["off", "message"] = "message",
+        pipelining: Pipelining = "message",
+        chunking: Chunking = "auto",
         allow_cleartext_auth: bool = False,
         trace: Trace | None = None,
     ) -> None:
         password = seal(password)  # first of all: what fails below must not show it
-        if pipelining not in ("off", "message"):
-            raise ValueError(f'pipelining must be "off" or "message", not {pipelining!r}')
+        if pipelining not in ("off", "message", "stream"):
+            raise ValueError(f'pipelining must be "off", "message" or "stream", not {pipelining!r}')
+        if chunking not in ("off", "auto", "eager"):
+            raise ValueError(f'chunking must be "off", "auto" or "eager", not {chunking!r}')
         if local_hostname is not None:
             commands.hello("EHLO", local_hostname)  # a bad name is found here, not at the first EHLO
-        self._pipelining = pipelining
         self.source_address = source_address
         self._plan = Plan(
             host=host,
@@ -157,7 +157,8 @@ class AsyncSMTP(Verbs):
         )
         self._entered = 0
         self._closings = 0
-        super().__init__(self._plan.settings(source_address=source_address))
+        self._place = ("", 0, source_address)
+        super().__init__(self._plan.settings(*self._place), pipelining, chunking)
 
     # -- connecting --------------------------------------------------------------------
 
@@ -182,8 +183,15 @@ class AsyncSMTP(Verbs):
             SMTPTimeoutError: the server took too long.
         """
         async with self._my_turn():
-            self._settings = self._plan.settings(host, port, source_address or self.source_address)
+            self._settle(host, port, source_address)
             return await self._open()
+
+    def _settle(self, host: str = "", port: int = 0, source_address: tuple[str, int] | None = None) -> None:
+        """Make the settings for this place, if they are not those that were made last."""
+        place = (host, port, source_address or self.source_address)
+        if place != self._place:
+            self._settings = self._plan.settings(*place)
+            self._place = place
 
     async def _open(self) -> Reply:
         """Connect and make ready, by the settings; the caller holds the turn."""
@@ -198,24 +206,34 @@ class AsyncSMTP(Verbs):
             connection.drop()
             raise SMTPServerDisconnected("the client was closed while it connected")
         self._connection, self._connected_by_settings = connection, True
+        self._take_over(connection)
         return greeting
 
-    async def _ready(self) -> Connection:
-        """The connection for a send, made anew if it was lost: nothing of this message was sent.
+    async def _ready(self, trial: bool) -> Connection:
+        if self._connection is not None and self._connection.session.condemned is not None:
+            await self._connection.protocol.closed  # what others wait for there comes first
+        if self._renewable and not self.is_connected:
+            await self._open()
+        connection = await self._greet_if_needed()
+        if trial and self._renewable and self._untried(connection) and await self._failed_trial(connection):
+            await self._open()
+        return self._connected()
+
+    @property
+    def _renewable(self) -> bool:
+        """A lost connection may be made anew.
 
         Not if it was brought up by hand, with `starttls`, `login` or a socket that was given: a
         new one would lack what was done to the old.
         """
-        if self._connected_by_settings and not self.is_connected and self._plan.sock is None:
-            await self._open()
-        return await self._greet_if_needed()
+        return self._connected_by_settings and self._plan.sock is None
 
     async def __aenter__(self) -> Self:
         self._entered += 1
         try:
             async with self._my_turn():
                 if not self.is_connected:
-                    self._settings = self._plan.settings(source_address=self.source_address)
+                    self._settle()
                     await self._open()
         except BaseException:
             self._entered -= 1
@@ -286,183 +304,6 @@ class AsyncSMTP(Verbs):
             return f"<{type(self).__name__} not connected>"
         state = "connected to" if self.is_connected else "not connected to"
         return f"<{type(self).__name__} {state} {self._settings.endpoint.name}>"
-
-    # -- sending -----------------------------------------------------------------------
-
-    async def sendmail(
-        self,
-        from_addr: str,
-        to_addrs: str | Iterable[str],
-        msg: Body,
-        mail_options: Iterable[str] = (),
-        rcpt_options: Iterable[str] = (),
-        *,
-        all_or_nothing: bool = False,
-    ) -> SendResult:
-        """Send one message to the recipients that the server accepts.
-
-        Args:
-            from_addr: the reverse-path; empty for a bounce.
-            to_addrs: one address or any iterable of them.
-            msg: octets, a message object, a `pathlib.Path`, a binary file, or an iterable or
-                asynchronous iterable of bytes; the last four are streamed. A `str` is the content
-                itself, in ASCII, never a file's name. Line ends are made CRLF and leading dots are
-                doubled on the way.
-            mail_options: parameters for MAIL, such as "BODY=8BITMIME" (RFC 5321 section 4.1.2).
-            rcpt_options: parameters for each RCPT, such as "NOTIFY=NEVER" (RFC 3461).
-            all_or_nothing: one refused recipient refuses all, and nothing is delivered.
-
-        Returns:
-            The refused recipients, address → `Reply`, empty if there are none; `.accepted`,
-            `.reply` and `.outcomes` say the rest.
-
-        Raises:
-            SMTPRecipientsRefused: nobody was accepted.
-            SMTPSenderRefused: MAIL was refused, or the message is larger than the server takes.
-            SMTPDataError: the content was refused.
-            SMTPNotSupportedError: it needs an extension that the server lacks.
-            SMTPServerDisconnected, SMTPTimeoutError: `.delivery` says whether it may be sent again.
-            ValueError: an address, option or content that must not go on the wire.
-        """
-        envelope = Envelope(
-            from_addr,
-            to_addrs,
-            msg,
-            mail_options=mail_options,
-            rcpt_options=rcpt_options,
-            all_or_nothing=all_or_nothing,
-        )
-        return await self._send(envelope)
-
-    async def send_message(
-        self,
-        msg: Message,
-        from_addr: str | None = None,
-        to_addrs: str | Iterable[str] | None = None,
-        mail_options: Iterable[str] = (),
-        rcpt_options: Iterable[str] = (),
-        *,
-        all_or_nothing: bool = False,
-    ) -> SendResult:
-        """Send a message object, with the envelope taken from its headers where none is given.
-
-        Sender or From make the reverse-path; every To, Cc and Bcc the recipients (the Resent-
-        fields in a message that was resent). Bcc does not leave, and `msg` is not changed.
-        Arguments, result and errors are otherwise those of `sendmail`.
-        """
-        if not isinstance(msg, Message):
-            raise TypeError(f"send_message takes message objects; for {type(msg).__name__} there is sendmail")
-        to_addrs = (to_addrs,) if isinstance(to_addrs, str) else to_addrs
-        to_addrs = tuple(to_addrs) if to_addrs is not None else None
-        options = Envelope(
-            from_addr or "",
-            to_addrs or (),
-            msg,
-            mail_options=mail_options,
-            rcpt_options=rcpt_options,
-            all_or_nothing=all_or_nothing,
-        )
-
-        return await self._send(options, _from_headers(msg, from_addr, to_addrs))
-
-    async def _send(
-        self,
-        envelope: Envelope,
-        make: Callable[[bool, bool], Prepared] | None = None,
-        ledger: Ledger | None = None,
-    ) -> SendResult:
-        def prepare_envelope(eightbitmime: bool, smtputf8: bool) -> Prepared:
-            return prepare(
-                envelope.sender,
-                envelope.recipients,
-                envelope.content,
-                eightbitmime=eightbitmime,
-                smtputf8=smtputf8,
-            )
-
-        ledger = ledger if ledger is not None else Ledger(())
-        ledger.begin(envelope.recipients)
-        with stamped(ledger):
-            async with self._my_turn():
-                connection = await self._ready()
-                extensions = connection.session.extensions
-                prepared = (make or prepare_envelope)("8bitmime" in extensions, "smtputf8" in extensions)
-                ledger.begin(recipient.text for recipient in prepared.recipients)
-                async with opened(prepared.content) as content:
-                    transaction = transactions.Transaction(
-                        prepared=replace(prepared, content=content),
-                        extensions=extensions,
-                        ledger=ledger,
-                        lmtp=self._lmtp,
-                        pipelined=self._pipelining != "off",
-                        all_or_nothing=envelope.all_or_nothing,
-                        esmtp=connection.esmtp,
-                        mail_options=envelope.mail_options,
-                        rcpt_options=envelope.rcpt_options,
-                    )
-                    ledger.carrier = connection.serial
-                    await self._converse(transactions.deliver(transaction), home=(Phase.READY,))
-        return SendResult(ledger, replace(envelope, sender=prepared.sender.text, recipients=ledger.addresses))
-
-    async def send_messages(
-        self,
-        messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope],
-        *,
-        ordered: bool = False,
-    ) -> AsyncGenerator[Outcome, None]:
-        """Send many messages; yields one `Outcome` a message as each becomes known.
-
-        A message that cannot be sent, for whatever reason, is an outcome, not the end. What the
-        iterable itself raises ends the run. Messages are taken from it one at a time.
-
-        Args:
-            messages: message objects (sent as by `send_message`) or `Envelope`s.
-            ordered: yield in the order of the messages. One connection always does.
-        """
-        if isinstance(messages, Message | Envelope):
-            raise TypeError("send_messages takes an iterable of messages; for one there is send_message")
-        index = 0
-        async with contextlib.aclosing(_each(messages)) as each:
-            async for message in each:
-                yield await self._outcome(index, message)
-                index += 1
-
-    async def _outcome(self, index: int, message: Message | Envelope) -> Outcome:
-        ledger, result, failure = Ledger(()), None, None
-        try:
-            if isinstance(message, Envelope):
-                result = await self._send(message, None, ledger)
-            elif isinstance(message, Message):
-                result = await self._send(Envelope("", (), message), _from_headers(message), ledger)
-            else:
-                raise TypeError(f"send_messages takes messages and Envelopes, not {type(message).__name__}")
-        except Exception as error:
-            failure = error
-        delivery = ledger.delivery if result is None else Delivery.ACCEPTED
-        attempts = 0 if ledger.carrier is None else 1
-        return Outcome(index, message, delivery, result, failure, attempts, ledger.carrier)
-
-
-def _from_headers(
-    message: Message, from_addr: str | None = None, to_addrs: Sequence[str] | None = None
-) -> Callable[[bool, bool], Prepared]:
-    """What prepares a message object once it is known what the server offers."""
-
-    def make(eightbitmime: bool, smtputf8: bool) -> Prepared:
-        return prepare_message(message, from_addr, to_addrs, eightbitmime=eightbitmime, smtputf8=smtputf8)
-
-    return make
-
-
-async def _each(
-    messages: Iterable[Message | Envelope] | AsyncIterable[Message | Envelope],
-) -> AsyncGenerator[Message | Envelope, None]:
-    if isinstance(messages, AsyncIterable):
-        async for message in messages:
-            yield message
-    else:
-        for message in messages:
-            yield message
 
 
 class AsyncLMTP(AsyncSMTP):

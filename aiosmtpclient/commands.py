@@ -9,6 +9,7 @@ Rules of this room:
   nothing is ever rewritten to make it fit.
 * No control character passes: not NUL, CR or LF, not a tab, not DEL, nor C1 in UTF-8.
 * Octets beyond ASCII pass only where the caller says that SMTPUTF8 was agreed on (RFC 6531).
+* Nothing passes because a caller has checked it: each octet is looked at here, every time.
 * What may be secret (raw commands, responses) is not repeated in an error's text.
 """
 
@@ -37,22 +38,30 @@ MAX_COMMAND = 512
 #   quoted = DQUOTE *( qplain / "\" qchar ) DQUOTE
 # plain is visible and none of < > " \; a backslash takes its character with it, and a quote
 # behind one is refused outside quotes: readers disagree whether it opens a string.
-_PATH = re.compile(rb'(?>[!#-;=?-\[\]-~]++|\\[!#-;=?-~]|"(?>[ !#-\[\]-~]++|\\[ -~])*+")*+')
-_WIDE = "\u00a0-\ud7ff\ue000-\U0010ffff"
-_PATH_UTF8 = re.compile(
-    rf'(?>[!#-;=?-\[\]-~{_WIDE}]++|\\[!#-;=?-~{_WIDE}]|"(?>[ !#-\[\]-~{_WIDE}]++|\\[ -~{_WIDE}])*+")*+'
-)
+_PLAIN = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'<>"\\')
+_PATH = rb'(?>[!#-;=?-\[\]-~]++|\\[!#-;=?-~]|"(?>[ !#-\[\]-~]++|\\[ -~])*+")*+'
 
 # RFC 5321 section 4.1.2: esmtp-keyword ["=" esmtp-value]; RFC 6531 section 3.3 widens the value.
-_OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(?:=[!-<>-~]+)?")
-_OPTION_UTF8 = re.compile(rf"[A-Za-z0-9][A-Za-z0-9-]*(?:=[!-<>-~{_WIDE}]+)?")
+_OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*+(?:=[!-<>-~]++)?")
 
-_TEXT = re.compile(r"[ -~]*")
-_TEXT_UTF8 = re.compile(rf"[ -~{_WIDE}]*")
-_NAME = re.compile(rb"[!-~]+")
-_DOMAIN = re.compile(rb"[A-Za-z0-9._-]+")
+_TEXT = r"[ -~]*+"
+_NAME = rb"[!-~]+"
+_DOMAIN = rb"[A-Za-z0-9._-]+"
 # RFC 4422 section 3.1: sasl-mech = 1*20mech-char, upper case; any case is taken here.
-_MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}")
+_MECHANISM = r"[A-Za-z0-9_-]{1,20}"
+
+# The same for UTF-8, octet by octet; what is no text in it, C1 and surrogates, is looked for besides.
+_PATH_UTF8 = (
+    rb"(?>[!#-;=?-\[\]-~\x80-\xff]++|\\[!#-;=?-~\x80-\xff]"
+    rb'|"(?>[ !#-\[\]-~\x80-\xff]++|\\[ -~\x80-\xff])*+")*+'
+)
+_OPTION_UTF8 = rb"[A-Za-z0-9][A-Za-z0-9-]*+(?:=[!-<>-~\x80-\xff]++)?"
+_TEXT_UTF8 = rb"[ -~\x80-\xff]*+"
+_NO_TEXT = rb"\xc2[\x80-\x9f]|\xed[\xa0-\xbf]"
+
+
+def _fits_utf8(pattern: bytes, octets: bytes) -> bool:
+    return re.fullmatch(pattern, octets) is not None and re.search(_NO_TEXT, octets) is None
 
 
 def hello(verb: str, name: str) -> bytes:
@@ -72,7 +81,7 @@ def hello(verb: str, name: str) -> bytes:
     else:
         # Checked after the conversion: a compatibility character may become a space.
         encoded, pattern = _a_labels(name), _DOMAIN
-    if pattern.fullmatch(encoded) is None:
+    if re.fullmatch(pattern, encoded) is None:
         raise ValueError(f"not a name to say hello with: {name!r}")
     return verb.upper().encode("ascii") + b" " + encoded + b"\r\n"
 
@@ -95,28 +104,31 @@ def mail(path: bytes, options: Iterable[str] = (), *, utf8: bool = False) -> byt
     Raises:
         ValueError: the path could end early or break the line, or an option is not one.
     """
-    if _PATH.fullmatch(path) is None:
-        _check_international(path, utf8)
+    if path.translate(None, _PLAIN):
+        _check_odd(path, utf8)
     return b"MAIL FROM:<" + path + (_with_options(options, utf8) if options else b">\r\n")
 
 
 def rcpt(path: bytes, options: Iterable[str] = (), *, utf8: bool = False) -> bytes:
     """Name one recipient (RFC 5321 section 4.1.1.3); arguments as for `mail`, but no empty path."""
-    if _PATH.fullmatch(path) is None:
-        _check_international(path, utf8)
+    if path.translate(None, _PLAIN):
+        _check_odd(path, utf8)
     if not path:
         raise ValueError("an empty recipient")
     return b"RCPT TO:<" + path + (_with_options(options, utf8) if options else b">\r\n")
 
 
-def _check_international(path: bytes, utf8: bool) -> None:
-    """Pass a path that is not plain ASCII but right all the same; refuse any other."""
+def _check_odd(path: bytes, utf8: bool) -> None:
+    """Pass a path that is not plain but right all the same; refuse any other."""
+    if re.fullmatch(_PATH, path) is not None:
+        return
     if utf8:
         try:
-            if _PATH_UTF8.fullmatch(path.decode("utf-8")) is not None:
-                return
+            path.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(f"an address that is not UTF-8: {_shown(path)}") from error
+        if _fits_utf8(_PATH_UTF8, path):
+            return
     elif not path.isascii():
         raise ValueError(f"an address beyond ASCII, without SMTPUTF8: {_shown(path)}")
     raise ValueError(
@@ -129,11 +141,17 @@ def _shown(path: bytes) -> str:
     return repr(printable(path[:80]))
 
 
+_NO_LIST = (str, bytes)
+
+
 def _with_options(options: Iterable[str], utf8: bool) -> bytes:
     """What follows a path when there are options."""
-    if isinstance(options, str | bytes):
+    if isinstance(options, _NO_LIST):
         raise ValueError(f"options: pass a list of them, not {options!r}")
-    return b">" + b"".join([b" " + option(one, utf8=utf8).encode("utf-8") for one in options]) + b"\r\n"
+    line = ">"
+    for one in options:
+        line += " " + option(one, utf8=utf8)
+    return (line + "\r\n").encode()
 
 
 def option(text: str, *, utf8: bool = False) -> str:
@@ -149,10 +167,17 @@ def option(text: str, *, utf8: bool = False) -> str:
     Raises:
         ValueError: it is not exactly one parameter.
     """
-    pattern = _OPTION_UTF8 if utf8 else _OPTION
-    if not isinstance(text, str) or pattern.fullmatch(text) is None:
+    right = isinstance(text, str) and (
+        _OPTION.fullmatch(text) or (utf8 and _fits_utf8(_OPTION_UTF8, _octets(text)))
+    )
+    if not right:
         raise ValueError(f"not one ESMTP parameter (keyword or keyword=value): {text!r}")
     return text
+
+
+def _octets(text: str) -> bytes:
+    # A surrogate passes here: `_NO_TEXT` finds it, and the error of a codec would show the text.
+    return text.encode("utf-8", "surrogatepass")
 
 
 def bdat(size: int, last: bool) -> bytes:
@@ -194,8 +219,8 @@ def expn(path: bytes, *, utf8: bool = False) -> bytes:
 def _looked_up(path: bytes, utf8: bool) -> bytes:
     if not path:
         raise ValueError("an empty name to look up")
-    if _PATH.fullmatch(path) is None:
-        _check_international(path, utf8)
+    if path.translate(None, _PLAIN):
+        _check_odd(path, utf8)
     return path + (b"\r\n" if path.isascii() else b" SMTPUTF8\r\n")
 
 
@@ -210,7 +235,7 @@ def auth(mechanism: str, initial_response: bytes | None = None) -> bytes:
     Raises:
         ValueError: the mechanism's name is none (RFC 4422 section 3.1).
     """
-    if _MECHANISM.fullmatch(mechanism) is None:
+    if re.fullmatch(_MECHANISM, mechanism) is None:
         initial_response = None  # not even a traceback with locals shows it
         raise ValueError(f"not the name of a SASL mechanism: {mechanism!r}")
     verb = b"AUTH " + mechanism.upper().encode("ascii")
@@ -235,9 +260,8 @@ def raw(command: str, arguments: str = "", *, utf8: bool = False) -> bytes:
     Raises:
         ValueError: a control character, or one beyond ASCII without `utf8`.
     """
-    pattern = _TEXT_UTF8 if utf8 else _TEXT
     for what, text in (("command", command), ("arguments", arguments)):
-        if pattern.fullmatch(text) is None:
+        if not re.fullmatch(_TEXT, text) and not (utf8 and _fits_utf8(_TEXT_UTF8, _octets(text))):
             # It may be a response with a password inside: the text stays out of the error.
             raise ValueError(f"{what}: a control character, or one that needs SMTPUTF8")
     return (f"{command} {arguments}\r\n" if arguments else f"{command}\r\n").encode()

@@ -1,14 +1,16 @@
 """One connection, and the driver that takes a dialogue through it.
 
-`Connection.open` dials (TCP, a Unix socket, a socket somebody made, TLS from the first octet)
-and `run` drives dialogues, one at a time: whoever calls it holds the client's turn. Clocks,
-slices of content, the caller's own callables: everything that is awaited is awaited here.
+`Connection.open` dials and `run` drives dialogues: one at a time, or, where the turn is lent
+(`lease`), the next one from the moment on at which the one before has written its last octet.
+Slices of content, the caller's own callables: everything that is awaited is awaited here.
 
 Rules of this room:
 
 * A dialogue that is over leaves the connection at home (outside any transaction, nothing owed)
   or it is dropped. There is no third way; that is what keeps a cancelled send from spoiling the
   next one.
+* A dialogue that has given back its turn owes nothing but the reading of its replies, and that
+  is done by counting, whether anybody still waits for them or not.
 * The end of the content counts as gone before it is handed to the transport, never after: once
   `write` was called, nobody can prove that it did not leave.
 * No bare `OSError` or `ssl.SSLError` leaves this room, but the caller's own exceptions do.
@@ -18,113 +20,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import inspect
 import itertools
 import ssl
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from socket import socket
+from collections.abc import AsyncGenerator, Callable, Collection
 from typing import TypeVar
 
-from . import tls
+from . import commands, dialling
 from .bodies import wire_slices
 from .commands import END_OF_CONTENT
-from .content import InMemory
+from .content import InMemory, Stream
+from .dialling import Endpoint, TLSSettings
 from .dialogues import claim
-from .errors import (
-    SMTPConnectError,
-    SMTPConnectionRefusedError,
-    SMTPException,
-    SMTPProtocolError,
-    SMTPServerDisconnected,
-    SMTPTimeoutError,
-)
-from .protocol import Replies, SMTPProtocol
+from .errors import SMTPProtocolError, SMTPServerDisconnected
+from .protocol import SMTPProtocol
 from .replies import Reply
-from .session import Session, Trace
+from .session import OVER, Session, Trace
 from .steps import Dialogue, Phase, Step
 from .timeouts import Timeouts
+from .transactions import ONE_WRITE
+from .turn import Lease
 
 T = TypeVar("T")
 
-SLICE = 64 * 1024
-"""Octets of content up to which everything leaves in one write."""
 LINGER = 1.0
 """Seconds a closing connection gets to finish, a TLS close_notify say, before it is dropped."""
+_HOME = (Phase.READY, Phase.MAIL)
 
 _serial = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a server is.
-
-    Attributes:
-        host: a name, an address, or a path that starts with "/" (a Unix socket).
-        port: TCP port.
-        source_address: local host and port to bind, or None.
-        sock: a connected socket to use in place of all that.
-    """
-
-    host: str
-    port: int
-    source_address: tuple[str, int] | None = None
-    sock: socket | None = None
-
-    @property
-    def name(self) -> str:
-        """How messages name it."""
-        if self.sock is not None and not self.host:
-            return "the given socket"
-        return self.host if self.unix else f"{self.host}:{self.port}"
-
-    @property
-    def unix(self) -> bool:
-        """A Unix socket by its path."""
-        return self.host.startswith("/")
-
-    @property
-    def local(self) -> bool:
-        """On this machine, as far as can be told without asking anybody (for TLS and credentials)."""
-        if self.sock is None or (self.host and not tls.is_local(self.host)):
-            return tls.is_local(self.host)  # a socket to a proxy here does not make its target local
-        with contextlib.suppress(OSError):
-            # By name: Windows has no socket.AF_UNIX to compare with.
-            family = getattr(self.sock.family, "name", "")
-            return family == "AF_UNIX" or tls.is_local_peer(self.sock.getpeername())
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class TLSSettings:
-    """What a handshake needs.
-
-    Attributes:
-        context: None for one that verifies; it is made when it is needed, for that takes a while.
-        server_hostname: the name that the certificate must have.
-    """
-
-    context: ssl.SSLContext | None
-    server_hostname: str
-
-    async def made(self) -> tuple[ssl.SSLContext, str]:
-        """Context and name as `ssl` wants them."""
-        return self.context or await _shared_context(), tls.server_name(self.server_hostname)
-
-
-_default_context: ssl.SSLContext | None = None
-
-
-async def _shared_context() -> ssl.SSLContext:
-    """One verifying context for everybody who brings none; nobody else can reach and change it.
-
-    It is made in a thread: reading the system's authorities takes tens of milliseconds.
-    """
-    global _default_context
-    if _default_context is None:
-        _default_context = await asyncio.to_thread(tls.default_context)
-    return _default_context
 
 
 class Connection:
@@ -137,21 +60,24 @@ class Connection:
         ehlo: what was said to EHLO or LHLO, if anything.
         helo: what was said to HELO, if anything.
         esmtp: the newest hello was EHLO or LHLO, so parameters may be sent.
+        destination: what its server is remembered by; empty for a socket that was given.
+        chunking: BDAT may be used towards this server, or not; None if nobody tried.
         recipients: those of an envelope that was opened by hand, with RCPT's reply 2yz; None if
             commands of the caller's own may have changed it.
     """
 
-    def __init__(self, protocol: SMTPProtocol, timeouts: Timeouts, security: TLSSettings | None) -> None:
+    def __init__(self, protocol: SMTPProtocol, security: TLSSettings | None) -> None:
         self.serial = next(_serial)
         self.protocol = protocol
         self.session = protocol.session
-        self.timeouts = timeouts
         self.loop = asyncio.get_running_loop()
         self.ehlo: Reply | None = None
         self.helo: Reply | None = None
         self.esmtp = False
         self.recipients: list[str] | None = []
         self.security = security
+        self.destination = ""
+        self.chunking: bool | None = None
 
     @classmethod
     async def open(
@@ -170,31 +96,41 @@ class Connection:
             SMTPTimeoutError: it took too long.
             SMTPTLSError: the handshake or the certificate failed.
         """
-        loop = asyncio.get_running_loop()
         session = Session(endpoint.name, trace)
-        factory = _factory(session, loop)
-        at_once = security if implicit else None
-        try:
-            async with asyncio.timeout(timeouts.connect):
-                protocol = await _dial(loop, factory, endpoint, at_once, timeouts.connect)
-        except (OSError, ssl.CertificateError, UnicodeError) as error:
-            raise _connect_error(error, endpoint, at_once) from error
-        session.encrypted = at_once is not None
-        return cls(protocol, timeouts, security)
+        factory = _factory(session, asyncio.get_running_loop(), timeouts)
+        protocol = await dialling.dial(factory, endpoint, security if implicit else None, timeouts.connect)
+        session.encrypted = implicit
+        connection = cls(protocol, security)
+        connection.destination = "" if endpoint.sock is not None else endpoint.name
+        return connection
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """How long it waits."""
+        return self.protocol.timeouts
+
+    @timeouts.setter
+    def timeouts(self, timeouts: Timeouts) -> None:
+        self.protocol.timeouts = timeouts
 
     # -- the driver --------------------------------------------------------------------
 
-    async def run(self, dialogue: Dialogue[T], *, home: Collection[Phase] = (Phase.READY, Phase.MAIL)) -> T:
+    async def run(
+        self, dialogue: Dialogue[T], *, home: Collection[Phase] = _HOME, lease: Lease | None = None
+    ) -> T:
         """Take a dialogue through to its result.
 
         Args:
             home: the phases in which the connection may be left; in any other it is dropped.
+            lease: the turn, to be given back as soon as the last octet is written. Replies to
+                dialogues before this one may still be owed.
         """
+        step = None
         try:
             step = next(dialogue)
             while True:
                 try:
-                    replies = await self._perform(step)
+                    replies = await (self._exchange(step, lease) if step.owed else self._act(step))
                 except BaseException as error:
                     step = dialogue.throw(error)
                 else:
@@ -204,16 +140,21 @@ class Connection:
             return result
         finally:
             dialogue.close()
-            self._leave(home)
+            self._leave(home, step, lease)
 
-    def _leave(self, home: Collection[Phase]) -> None:
+    def _leave(self, home: Collection[Phase], step: Step | None, lease: Lease | None) -> None:
         session = self.session
+        if session.reusable and Phase.READY in home:
+            return  # what mostly happens
         if session.phase is Phase.CLOSING and session.owing is None:
             self.protocol.close()
+        elif lease is not None and (not lease.held or session.owed_to_others(step)):
+            return
         elif not session.in_step or session.phase not in home:
-            self.protocol.abort()
+            self.protocol.abandon(step)
 
-    async def _perform(self, step: Step) -> list[Reply]:
+    async def _act(self, step: Step) -> list[Reply]:
+        """Do what a step asks for that earns no reply."""
         if step.handshake:
             await self._handshake(step)
         elif step.ask is not None:
@@ -222,67 +163,84 @@ class Connection:
         elif step.during is Phase.CLOSING:
             self.protocol.abort()
         else:
-            return await self._exchange(step)
+            self.protocol.send(step)
         return []
 
-    async def _exchange(self, step: Step) -> list[Reply]:
+    async def _exchange(self, step: Step, lease: Lease | None = None) -> list[Reply]:
         """Write what a step has to write and wait for what it earns."""
-        waiter = self.protocol.send(step)
-        if waiter is None:
-            return []
+        content, protocol = step.content, self.protocol
+        if lease is not None and protocol.crowded:
+            await protocol.room()
+        whole = None
+        if content is not None and isinstance(content, InMemory) and content.size <= ONE_WRITE:
+            whole = content.data if step.chunked else content.stuffed() + END_OF_CONTENT
+            _tell(step, content.size)
+        waiter = protocol.send(step, whole)
         try:
-            if step.content is not None:
-                await self._write_content(step, waiter)
-                if not step.ended:
+            if content is not None and whole is None:
+                await self._write_content(step, content)
+                if not step.ended and step.cut_short:
                     return step.received
-            self.protocol.watch(
-                self.timeouts.reply if step.content is None else self.timeouts.final, step.verb
-            )
+            if lease is not None and step.last:
+                self.session.release(step)
+                lease.give_back()
             return await waiter
         except (SMTPServerDisconnected, SMTPProtocolError):
-            if step.ended or not step.received:
+            if step.ended or not step.cut_short:
                 raise
             return step.received  # refused in the middle of the content, and hung up on
         except asyncio.CancelledError:
+            protocol.flush()
             if not (step.ended and step.complete):
                 raise
             # The verdict is in, and must not be lost for a cancellation, or the message is sent twice.
             cancel_later(self.loop)
             return step.received
-        finally:
-            self.protocol.unwatch()
 
-    async def _write_content(self, step: Step, waiter: Replies) -> None:
+    # -- content that takes more than one write ------------------------------------------
+
+    async def _write_content(self, step: Step, content: InMemory | Stream) -> None:
         """Content in slices, then its end, unless the server answers before that."""
-        content, protocol = step.content, self.protocol
-        if isinstance(content, InMemory) and content.size <= SLICE:
-            self._write_end(step, content.stuffed())
-            return
-        assert content is not None
-        async with contextlib.aclosing(wire_slices(content, seven_bit=step.seven_bit)) as slices:
-            held = b""
-            async for piece in slices:
+        protocol, written = self.protocol, 0
+        async with contextlib.aclosing(_pieces(step, content)) as pieces:
+            held: bytes | memoryview = b""
+            async for piece in pieces:
                 if held:
-                    protocol.check()
-                    self.session.sent_content(held)
-                    protocol.write(held)
-                    protocol.watch(self.timeouts.write, "content")
-                    await protocol.drain(waiter)
-                    protocol.unwatch()  # what the caller's iterator takes is the caller's time
-                if step.received:
+                    self._write_slice(step, held)
+                    written += len(held)
+                    await protocol.drain(step)
+                    _tell(step, written)
+                if step.cut_short:
                     protocol.abort()  # answered before the end: there is no way on from here
                     return
                 held = piece
-        self._write_end(step, held)
+        self._write_end(step, held, written + len(held))
 
-    def _write_end(self, step: Step, last: bytes) -> None:
+    def _write_slice(self, step: Step, piece: bytes | memoryview) -> None:
         self.protocol.check()
-        if step.received:
+        self.session.sent_content(piece)
+        if step.chunked and isinstance(step.content, Stream):
+            step.owed += 1
+            step.lines += 1
+            chunk = commands.bdat(len(piece), last=False)
+            self.session.sent_line(chunk)
+            self.protocol.write(chunk)
+        self.protocol.write(piece)
+
+    def _write_end(self, step: Step, piece: bytes | memoryview, written: int) -> None:
+        self.protocol.check()
+        if step.cut_short:
             self.protocol.abort()
             return
-        self.session.sent_content(last + END_OF_CONTENT)  # first: a trace may forbid it
-        step.end_left()
-        self.protocol.write(last + END_OF_CONTENT)
+        _tell(step, written)
+        if not step.chunked:
+            self.protocol.write_end(step, bytes(piece) + END_OF_CONTENT)
+        elif isinstance(step.content, Stream):
+            chunk = commands.bdat(len(piece), last=True)
+            self.session.sent_line(chunk)
+            self.protocol.write_end(step, bytes(piece), chunk)
+        else:
+            self.protocol.write_end(step, bytes(piece))
 
     # -- TLS ---------------------------------------------------------------------------
 
@@ -304,10 +262,10 @@ class Connection:
                     protocol,
                     context,
                     server_hostname=name,
-                    ssl_handshake_timeout=_handshake_timeout(self.timeouts.connect),
+                    ssl_handshake_timeout=dialling.handshake_timeout(self.timeouts.connect),
                 )
         except (OSError, ssl.CertificateError) as error:
-            failure = _handshake_error(error, protocol.session.peer, security)
+            failure = dialling.handshake_error(error, protocol.session.peer, security)
             protocol.abort_handshake(failure)
             raise failure from error
         except BaseException:
@@ -358,95 +316,58 @@ class Connection:
 
     async def finish(self) -> None:
         """Close properly and wait until the socket is gone."""
-        self.protocol.close()
+        protocol = self.protocol
+        protocol.close()
+        if protocol.closed.done():
+            return
+        impatience = self.loop.call_later(LINGER, protocol.abort)
         try:
-            async with asyncio.timeout(LINGER):
-                await asyncio.shield(self.protocol.closed)
-        except TimeoutError:
-            self.protocol.abort()
+            await asyncio.shield(protocol.closed)
         except BaseException:
-            self.protocol.abort()
+            protocol.abort()
             raise
+        finally:
+            impatience.cancel()
+
+    @property
+    def ready(self) -> bool:
+        """True if a message may be sent here now: it is alive, and a hello was answered."""
+        session = self.session
+        return (
+            session.phase in _HOME
+            and (self.ehlo is not None or self.helo is not None)
+            and session.unclaimed is None
+            and self.alive
+        )
 
     @property
     def alive(self) -> bool:
         """True if a command written now may be answered, as far as this side knows."""
-        transport, session = self.protocol.transport, self.session
-        leaving = session.failure is not None or session.phase in (Phase.CLOSING, Phase.CLOSED)
-        return transport is not None and not transport.is_closing() and not leaving
-
-
-# -- dialling ------------------------------------------------------------------------------
-
-
-def _factory(session: Session, loop: asyncio.AbstractEventLoop) -> Callable[[], SMTPProtocol]:
-    return lambda: SMTPProtocol(session, loop)
-
-
-async def _dial(
-    loop: asyncio.AbstractEventLoop,
-    factory: Callable[[], SMTPProtocol],
-    endpoint: Endpoint,
-    security: TLSSettings | None,
-    seconds: float | None,
-) -> SMTPProtocol:
-    context, name = await security.made() if security is not None else (None, None)
-    patience = _handshake_timeout(seconds) if security is not None else None
-    if endpoint.sock is not None:
-        if endpoint.sock.fileno() < 0:
-            raise OSError(errno.EBADF, "it was closed: a socket that is given can be used once")
-        endpoint.sock.setblocking(False)
-        _, protocol = await loop.create_connection(
-            factory, sock=endpoint.sock, ssl=context, server_hostname=name, ssl_handshake_timeout=patience
+        session, transport = self.session, self.protocol.transport
+        return (
+            session.failure is None
+            and session.condemned is None
+            and session.phase not in OVER
+            and transport is not None
+            and not transport.is_closing()
         )
-    elif endpoint.unix:
-        _, protocol = await loop.create_unix_connection(
-            factory, endpoint.host, ssl=context, server_hostname=name, ssl_handshake_timeout=patience
-        )
-    else:
-        _, protocol = await loop.create_connection(
-            factory,
-            endpoint.host,
-            endpoint.port,
-            ssl=context,
-            server_hostname=name,
-            ssl_handshake_timeout=patience,
-            local_addr=_local_address(endpoint.source_address),
-        )
-    return protocol
 
 
-def _local_address(source: tuple[str, int] | None) -> tuple[str, int] | None:
-    """None for smtplib's way of saying "any": an empty host and port 0."""
-    if source is None or source == ("", 0):
-        return None
-    return (source[0] or "0.0.0.0", source[1])
+def _factory(
+    session: Session, loop: asyncio.AbstractEventLoop, timeouts: Timeouts
+) -> Callable[[], SMTPProtocol]:
+    return lambda: SMTPProtocol(session, loop, timeouts)
 
 
-def _handshake_timeout(seconds: float | None) -> float:
-    """Past our own deadline, so that ours is the one that fires; asyncio wants some number."""
-    return 86400.0 if seconds is None else seconds + 1.0
+def _pieces(step: Step, content: InMemory | Stream) -> AsyncGenerator[bytes | memoryview, None]:
+    return wire_slices(content, seven_bit=step.seven_bit, stuff=not step.chunked)
 
 
-def _connect_error(error: Exception, endpoint: Endpoint, security: TLSSettings | None) -> SMTPException:
-    if isinstance(error, TimeoutError):
-        text = f"no connection to {endpoint.name} in time; the `timeout` argument sets how long to wait"
-        return SMTPTimeoutError(text, phase="connect")
-    if security is not None and isinstance(error, ssl.SSLError | ssl.CertificateError | ConnectionResetError):
-        return tls.failure(error, endpoint.name)
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if isinstance(error, ConnectionRefusedError):
-        reason = "connection refused; is a server running there?"
-    kind = SMTPConnectionRefusedError if isinstance(error, ConnectionRefusedError) else SMTPConnectError
-    failure = kind(-1, f"no connection to {endpoint.name}: {reason}".encode("utf-8", "backslashreplace"))
-    failure.errno = getattr(error, "errno", None)
-    return failure
-
-
-def _handshake_error(error: Exception, peer: str, security: TLSSettings) -> SMTPException:
-    if isinstance(error, TimeoutError):
-        return SMTPTimeoutError(f"no TLS handshake with {peer} in time", phase="TLS handshake")
-    return tls.failure(error, security.server_hostname)
+def _tell(step: Step, written: int) -> None:
+    """Report how much of the content has left; dots that were doubled do not count."""
+    if step.progress is not None and step.content is not None:
+        total = step.content.size
+        step.progress(written if total is None else min(written, total), total)
 
 
 def cancel_later(loop: asyncio.AbstractEventLoop) -> None:

@@ -37,7 +37,7 @@ class Ledger:
         carrier: serial number of the connection that carried it, once something was written.
     """
 
-    __slots__ = ("_decided", "_deliveries", "_replies", "addresses", "as_a_whole", "carrier", "final")
+    __slots__ = ("_left", "_replies", "addresses", "as_a_whole", "carrier", "final")
 
     def __init__(self, addresses: Iterable[str]) -> None:
         self.begin(addresses)
@@ -45,37 +45,50 @@ class Ledger:
     def begin(self, addresses: Iterable[str]) -> None:
         """Start over with these recipients: nothing is known about anybody."""
         self.addresses = tuple(addresses)
+        self.carrier: int | None = None
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """Start over on the same connection: the server has forgotten this message."""
         self.final: Reply | None = None
         self.as_a_whole: Delivery | None = None
-        self.carrier: int | None = None
-        self._deliveries = [Delivery.NOT_SENT] * len(self.addresses)
+        self._left = False
         self._replies: list[Reply | None] = [None] * len(self.addresses)
-        self._decided = [False] * len(self.addresses)
 
     @property
     def open(self) -> list[int]:
         """Positions about which no reply has decided."""
-        return [position for position, decided in enumerate(self._decided) if not decided]
+        return [position for position, reply in enumerate(self._replies) if reply is None]
+
+    def accept(self, final: Reply, each: Sequence[Reply] | None = None) -> Reply:
+        """Write down that everybody was accepted; in LMTP, by `each` of these replies."""
+        self._replies = list(each) if each is not None else [final] * len(self.addresses)
+        self.final = final if each is None else each[0]
+        return self.final
 
     def decide(self, position: int, reply: Reply) -> None:
         """Write down the reply that accepts (2yz) or refuses (4yz, 5yz) this recipient."""
-        self._deliveries[position] = Delivery.ACCEPTED if reply.positive else Delivery.REFUSED
         self._replies[position] = reply
-        self._decided[position] = True
 
     def decide_open(self, reply: Reply) -> None:
         """Write down the reply that decides about everybody who is still open."""
         if not self.addresses:
             self.as_a_whole = Delivery.ACCEPTED if reply.positive else Delivery.REFUSED
-        for position in self.open:
-            self.decide(position, reply)
+        self._replies = [reply if known is None else known for known in self._replies]
 
     def end_left(self) -> None:
         """The end of the content is about to be handed to the transport."""
+        self._left = True
         if not self.addresses:
             self.as_a_whole = Delivery.UNKNOWN
-        for position in self.open:
-            self._deliveries[position] = Delivery.UNKNOWN
+
+    @property
+    def _deliveries(self) -> list[Delivery]:
+        undecided = Delivery.UNKNOWN if self._left else Delivery.NOT_SENT
+        return [
+            undecided if reply is None else Delivery.ACCEPTED if reply.positive else Delivery.REFUSED
+            for reply in self._replies
+        ]
 
     @property
     def outcomes(self) -> tuple[RecipientOutcome, ...]:
@@ -101,14 +114,23 @@ class Ledger:
         """Address → reply, of the refused."""
         return {
             address: reply
-            for address, delivery, reply in self.outcomes
-            if delivery is Delivery.REFUSED and reply is not None
+            for address, reply in zip(self.addresses, self._replies, strict=True)
+            if reply is not None and reply.code >= 400
         }
+
+    @property
+    def unanimous(self) -> bool:
+        """Everybody was accepted by the one reply to the content."""
+        return self._replies.count(self.final) == len(self._replies)
 
     @property
     def accepted(self) -> tuple[str, ...]:
         """The addresses for which the server took responsibility, by position."""
-        return tuple(address for address, delivery, _ in self.outcomes if delivery is Delivery.ACCEPTED)
+        return tuple(
+            address
+            for address, reply in zip(self.addresses, self._replies, strict=True)
+            if reply is not None and reply.code < 400
+        )
 
     def stamp(self, error: BaseException) -> None:
         """Set `delivery` and `outcomes` on an error that passes through a send, whoever raised it."""
@@ -132,21 +154,29 @@ class SendResult(dict[str, Reply]):
         outcomes: one `(address, delivery, reply)` a position, accepted or not.
     """
 
-    __slots__ = ("accepted", "envelope", "outcomes", "reply")
+    __slots__ = ("_ledger", "envelope", "reply")
 
-    accepted: tuple[str, ...]
     reply: Reply
     envelope: Envelope
-    outcomes: tuple[RecipientOutcome, ...]
 
     def __init__(self, ledger: Ledger, envelope: Envelope) -> None:
         if ledger.final is None:
             raise AssertionError(ledger.outcomes)
-        super().__init__(ledger.refused)
-        self.accepted = ledger.accepted
+        if not ledger.unanimous:
+            self.update(ledger.refused)
+        self._ledger = ledger  # nobody writes into it any more
         self.reply = ledger.final
         self.envelope = envelope
-        self.outcomes = ledger.outcomes
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """The addresses that the server took responsibility for, by position."""
+        return self._ledger.accepted
+
+    @property
+    def outcomes(self) -> tuple[RecipientOutcome, ...]:
+        """One `(address, delivery, reply)` a position, accepted or not."""
+        return self._ledger.outcomes
 
     def __repr__(self) -> str:
         return (

@@ -25,8 +25,7 @@ import base64
 import binascii
 import contextlib
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from . import commands, sasl
 from .errors import (
@@ -46,8 +45,7 @@ MAX_CHALLENGES = 5
 """Challenges an authobject answers before the server is thought to be looping, as in smtplib."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(NamedTuple):
     """What came of saying hello: the verb that was answered, the reply, and what it offers."""
 
     verb: str

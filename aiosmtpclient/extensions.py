@@ -20,31 +20,58 @@ understood, as there.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from typing import NoReturn
 
 MAX_LINES = 500
 """Lines of keywords that are read; what follows is ignored."""
 
-# RFC 5321 section 4.1.1.1: ehlo-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-"). A tab is
-# taken for a blank.
-_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ \t](.*))?", re.DOTALL)
-_OLD_STYLE_AUTH = re.compile(r"(AUTH)=(.*)", re.DOTALL | re.IGNORECASE | re.ASCII)
 # RFC 1870 section 4: up to 20 digits.
-_SIZE = re.compile(r"0*([1-9][0-9]{0,19})")
+_SIZE = r"0*([1-9][0-9]{0,19})"
 # RFC 4422 section 3.1.
-_MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}")
+_MECHANISM = r"[A-Za-z0-9_-]{1,20}"
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Extensions(Mapping[str, str]):
     """What one server offers: an immutable mapping from lower-case keyword to parameters.
 
     `Extensions()` offers nothing, as after HELO.
+
+    Attributes:
+        pipelining: commands may be grouped (RFC 2920). This and those below are asked for each
+            message, so they are found once.
+        chunking: there is BDAT (RFC 3030).
+        eightbitmime: octets over 127 may be sent (RFC 6152).
+        smtputf8: addresses and headers may be international (RFC 6531).
+        size: SIZE may be declared (RFC 1870).
+        size_limit: octets a message may have, or None if the server names no limit.
     """
 
-    _features: Mapping[str, str] = field(default_factory=dict, init=False)
+    __slots__ = ("_features", "chunking", "eightbitmime", "pipelining", "size", "size_limit", "smtputf8")
+
+    def __init__(self, features: Mapping[str, str] | None = None) -> None:
+        features = features or {}
+        put = functools.partial(object.__setattr__, self)
+        put("_features", features)
+        put("pipelining", "pipelining" in features)
+        put("chunking", "chunking" in features)
+        put("eightbitmime", "8bitmime" in features)
+        put("smtputf8", "smtputf8" in features)
+        put("size", "size" in features)
+        put("size_limit", _limit(features.get("size", "")))
+
+    _features: Mapping[str, str]
+    pipelining: bool
+    chunking: bool
+    eightbitmime: bool
+    smtputf8: bool
+    size: bool
+    size_limit: int | None
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("what a server offers does not change; say EHLO again")
 
     @classmethod
     def parse(cls, reply_message: bytes) -> Extensions:
@@ -53,33 +80,21 @@ class Extensions(Mapping[str, str]):
         Args:
             reply_message: the reply's octets without codes, lines joined by LF.
         """
-        features: dict[str, str] = {}
         # Latin-1 never fails and is what smtplib shows.
-        for line in reply_message.decode("latin-1").split("\n")[1 : MAX_LINES + 1]:
-            match = _OLD_STYLE_AUTH.fullmatch(line)
-            if match is not None:
-                features["auth"] = f"{features.get('auth', '')} {match[2]}"
-            elif (match := _LINE.fullmatch(line)) is not None:
-                keyword, parameters = match[1].lower(), (match[2] or "").strip()
-                if keyword == "auth":
-                    parameters = f"{features.get('auth', '')} {parameters}"
-                features[keyword] = parameters
-        extensions = cls()
-        object.__setattr__(extensions, "_features", features)
-        return extensions
-
-    @property
-    def size_limit(self) -> int | None:
-        """Octets a message may have, or None if the server names no limit (RFC 1870 section 4)."""
-        words = self.get("size", "").split()
-        match = _SIZE.fullmatch(words[0]) if words else None
-        return int(match[1]) if match is not None else None
+        lines = reply_message.decode("latin-1").split("\n")[1 : MAX_LINES + 1]
+        features: dict[str, str] = {}
+        for keyword, parameters, old_style in _lines()("\n".join(lines)):
+            keyword, parameters = keyword.lower() or "auth", parameters.strip() or old_style
+            if keyword == "auth":
+                parameters = f"{features.get('auth', '')} {parameters}"
+            features[keyword] = parameters
+        return cls(features)
 
     @property
     def auth_mechanisms(self) -> tuple[str, ...]:
         """The SASL mechanisms offered (RFC 4954 section 3), in upper case, in the server's order."""
         words = self.get("auth", "").split()
-        return tuple(dict.fromkeys(word.upper() for word in words if _MECHANISM.fullmatch(word)))
+        return tuple(dict.fromkeys(word.upper() for word in words if re.fullmatch(_MECHANISM, word)))
 
     def as_dict(self) -> dict[str, str]:
         """Return a new dict as smtplib's `esmtp_features`: "auth" starts with a blank there."""
@@ -99,6 +114,21 @@ class Extensions(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"<Extensions: {' '.join(self._features).upper() or 'none'}>"
+
+
+@functools.cache
+def _lines() -> Callable[[str], list[tuple[str, str, str]]]:
+    # RFC 5321 section 4.1.1.1: ehlo-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-"). A tab is
+    # taken for a blank. All lines in one go: every connection pays for this.
+    keyword = r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ \t]([^\n]*))?"
+    return re.compile(rf"^(?:{keyword}|(?i:AUTH)=([^\n]*))$", re.MULTILINE).findall
+
+
+def _limit(parameters: str) -> int | None:
+    """What SIZE says (RFC 1870 section 4): nothing or zero is no limit."""
+    words = parameters.split()
+    match = re.fullmatch(_SIZE, words[0]) if words else None
+    return int(match[1]) if match is not None else None
 
 
 NONE = Extensions()

@@ -21,11 +21,12 @@ import re
 import socket
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
 from smtplib import SMTP_SSL_PORT
+from typing import NamedTuple
 
 from . import dialogues, sasl, tls
-from .connection import Connection, Endpoint, TLSSettings
+from .connection import Connection
+from .dialling import Endpoint, TLSSettings
 from .errors import (
     SMTPAuthenticationError,
     SMTPConnectError,
@@ -44,11 +45,10 @@ from .tls import TLSPolicy
 FAREWELL = 5.0
 """Seconds a server gets to answer a QUIT on whose answer nothing depends."""
 
-_DOMAIN = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+_DOMAIN = r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """Everything it takes to make a connection ready.
 
     Attributes:
@@ -79,8 +79,7 @@ class Settings:
         return "LHLO" if self.lmtp else "EHLO"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(NamedTuple):
     """What a client's constructor was given: makes `Settings` for wherever it is to connect.
 
     Attributes:
@@ -168,7 +167,7 @@ def split_port(host: str, port: int) -> tuple[str, int]:
 def own_name() -> str | None:
     """This host's name if it looks like a domain; None otherwise. Never asks DNS."""
     name = socket.gethostname()
-    return name if _DOMAIN.fullmatch(name) else None
+    return name if re.fullmatch(_DOMAIN, name) else None
 
 
 async def reach(settings: Settings) -> Connection:

@@ -10,9 +10,12 @@ Rules of this room:
   complete completes the oldest future.
 * The greeting's future exists before the transport does: on uvloop the greeting can arrive
   before `create_connection` returns.
-* One timer a connection, none a reply. `watch` moves a deadline; the timer looks at it when it
-  fires. Each reply moves the deadline on, and so does every octet that the kernel takes. Inside
-  TLS that shows only now and then, so little is buffered there.
+* One timer a connection, none a reply. What is waited for is always the next reply to the
+  oldest step; each reply starts its time anew, and so does every octet that the kernel takes.
+  Inside TLS that shows only now and then, so little is buffered there. The timer looks at all
+  that when it fires.
+* With `gathering`, what several tasks write in one turn of the loop leaves in one `send`. Until
+  then none of it counts as written.
 * When the connection fails, every future fails, each with an error of its own.
 * The protocol knows no client, so an unclosed client can be collected while the transport
   still holds the protocol, and can warn.
@@ -28,11 +31,16 @@ from .errors import SMTPException, SMTPServerDisconnected, SMTPTimeoutError
 from .replies import Reply
 from .session import Session
 from .steps import Phase, Step
+from .timeouts import Timeouts
 
 Replies = asyncio.Future[list[Reply]]
 
 HIGH_WATER = 64 * 1024
 """Octets the transport may hold before it says stop; asyncio's own limit inside TLS is 512 KiB."""
+MUCH = 16 * 1024
+"""Octets that are not worth holding back."""
+MOST_IN_FLIGHT = 100
+"""Writes whose replies may be outstanding before the next transaction waits with its first octet."""
 
 
 class SMTPProtocol(asyncio.Protocol):
@@ -41,25 +49,42 @@ class SMTPProtocol(asyncio.Protocol):
     Args:
         session: the memory of this connection.
         loop: the loop it lives on.
+        timeouts: how long to wait.
 
     Attributes:
         closed: completed (with None) when the transport is gone.
+        gathering: hold what is written until the next turn of the loop.
     """
 
-    def __init__(self, session: Session, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, session: Session, loop: asyncio.AbstractEventLoop, timeouts: Timeouts | None = None
+    ) -> None:
         self.session = session
         self.transport: asyncio.Transport | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
+        self.gathering = False
         self._loop = loop
         self._greeting: Replies = loop.create_future()
         self._waiters: deque[Replies] = deque([self._greeting])
+        self._gathered: list[bytes | memoryview] = []
+        self._ending: list[Step] = []
         self._paused = False
-        self._drain: asyncio.Future[None] | None = None
-        self._deadline: float | None = None
-        self._seconds: float | None = None
-        self._doing = ""
+        self._moved: list[asyncio.Future[None]] = []
         self._unwritten = 0
+        self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self.timeouts = timeouts or Timeouts()
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """How long to wait."""
+        return self._timeouts
+
+    @timeouts.setter
+    def timeouts(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        waits = (timeouts.reply, timeouts.write, timeouts.final)
+        self._shortest = min((wait for wait in waits if wait is not None), default=0.0)
 
     # -- what the transport calls ------------------------------------------------------
 
@@ -71,19 +96,24 @@ class SMTPProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand the octets to the session, and the replies to whoever waits for them."""
-        before = self.session.replies_read
-        complete = self.session.receive_data(data)
+        session = self.session
+        before = session.replies_read
+        complete = session.receive_data(data)
         for step in complete:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(step.received)
-        if self.session.phase is Phase.CLOSING and not complete:
-            self.session.lost()  # a 421 that answers nothing: no driver is here to close
-        if self.session.failure is not None:
+        if session.phase is Phase.CLOSING and (session.in_flight or not complete):
+            session.lost()  # a 421, and behind it nothing comes for the others, or nobody is here to close
+        if session.failure is not None or (
+            session.condemned is not None and session.owing is session.condemned
+        ):
             self.abort()
-        elif self.session.replies_read != before:
-            self._restart()
-            self._wake()
+        elif session.replies_read != before:
+            if session.in_flight or self._paused:
+                self._restart()
+            if self._moved:
+                self._wake()
 
     def eof_received(self) -> None:
         """The server will say no more, so what it owes will not come."""
@@ -93,18 +123,14 @@ class SMTPProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone: nothing waits any more."""
         self.session.lost(exc)
-        self._fail_waiters()
-        self.unwatch()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._wake()
+        self._end()
         if not self.closed.done():
             self.closed.set_result(None)
 
     def pause_writing(self) -> None:
         """The transport's buffer is full."""
         self._paused = True
+        self._restart()
 
     def resume_writing(self) -> None:
         """The transport's buffer has room again."""
@@ -114,27 +140,73 @@ class SMTPProtocol(asyncio.Protocol):
 
     # -- what a driver calls -----------------------------------------------------------
 
-    def send(self, step: Step) -> Replies | None:
-        """Write a step's lines; return the future of its replies, None if it earns none.
+    def send(self, step: Step, whole: bytes | None = None) -> Replies:
+        """Write a step's lines; return the future of its replies.
+
+        Args:
+            step: what to announce.
+            whole: its content as it goes out, with its end, to leave in the same write.
 
         Raises:
             SMTPException: the connection is of no further use. Nothing was written.
         """
-        if step is self.session.greeting:
+        session = self.session
+        if step is session.greeting:
+            self._restart()
             return self._greeting
-        self.check()
-        data = self.session.send(step)
-        waiter: Replies | None = None
+        if self.transport is None or self.transport.is_closing() or session.failure is not None:
+            self.check()
+        data = session.send(step)
+        waiter: Replies = self._loop.create_future()
         if step.owed:
-            waiter = self._loop.create_future()
             self._waiters.append(waiter)
+        else:
+            waiter.set_result([])
+        if whole is not None:
+            self.write_end(step, whole, data)
+            return waiter
         if data:
-            self._open().write(data)
+            self.write(data)
+        if session.owing is step:
+            self._restart()
         return waiter
 
-    def write(self, octets: bytes) -> None:
-        """Hand content, or a caller's raw octets, to the transport."""
-        self._open().write(octets)
+    def write_end(self, step: Step, octets: bytes, lines: bytes = b"") -> None:
+        """Hand the last of a step's content to the transport; it counts as gone before it goes."""
+        self.session.sent_content(octets)  # first: a trace may forbid it
+        if self.gathering:
+            self._ending.append(step)
+        else:
+            step.end_left()
+        self.write(lines + octets if lines else octets)
+        if self.session.owing is step:
+            self._restart()
+
+    def write(self, octets: bytes | memoryview) -> None:
+        """Hand octets to the transport, now or together with what others write in this turn."""
+        if not self.gathering:
+            self._open().write(octets)
+            return
+        if not self._gathered:
+            self._loop.call_soon(self.flush)
+        self._gathered.append(octets)
+        if len(octets) >= MUCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if not self._gathered:
+            return
+        gathered, self._gathered = self._gathered, []
+        ending, self._ending = self._ending, []
+        transport = self._open()
+        if transport.is_closing():
+            return  # none of it has left, and connection_lost() is on its way
+        for step in ending:
+            step.end_left()
+        transport.writelines(gathered)
+        if ending and self.session.owing is ending[0]:
+            self._restart()
 
     def check(self) -> None:
         """Raise if nothing that is written now can arrive.
@@ -146,33 +218,48 @@ class SMTPProtocol(asyncio.Protocol):
         if self.session.failure is not None:
             raise self.session.why()
 
-    async def drain(self, waiter: Replies | None = None) -> None:
-        """Wait until the transport takes more, a reply came, or the connection is gone."""
+    async def drain(self, step: Step | None = None) -> None:
+        """Wait until the transport takes more, this step was answered, or the connection is gone."""
+        self.flush()
         if not self._paused:
             await asyncio.sleep(0)  # a fast server must not keep everybody else from the loop
-        while self._paused and self.session.failure is None and not self._answered(waiter):
-            self._drain = self._loop.create_future()
-            await self._drain
+        while self._paused and self.session.failure is None and not (step is not None and step.cut_short):
+            await self._movement()
         if self.session.failure is not None:
             raise self.session.why()
 
-    def _answered(self, waiter: Replies | None) -> bool:
-        if waiter is None:
-            return False
-        owing = self.session.owing
-        return waiter.done() or (owing is not None and bool(owing.received))
+    @property
+    def crowded(self) -> bool:
+        """True if the next transaction has to wait: what is outstanding, both ways, is bounded."""
+        session = self.session
+        return (self._paused or session.in_flight >= MOST_IN_FLIGHT) and not session.closing
+
+    async def room(self) -> None:
+        """Wait until the next transaction may leave, or the connection is gone."""
+        while self.crowded:
+            await self._movement()
+
+    async def idle(self) -> None:
+        """Wait until nothing is owed to anybody, or the connection is gone."""
+        while self.session.owing is not None and self.session.failure is None:
+            await self._movement()
 
     def upgrade(self, transport: asyncio.Transport) -> None:
         """TLS is up: from now on everything goes through this transport."""
         self.connection_made(transport)
         self.session.forget()
 
+    def abandon(self, step: Step | None) -> None:
+        """Give this step up, and the connection with it, once those before it have their replies."""
+        if step is None or not self.session.condemn(step):
+            self.abort()
+
     def abort(self, error: SMTPException | None = None) -> None:
         """Drop the connection at once: nothing more is written, everything that waits fails."""
         self.session.fail(error or self._closed_here())
-        self._fail_waiters()
-        self._wake()
-        self.unwatch()
+        self._gathered.clear()
+        self._ending.clear()
+        self._end()
         if self.transport is not None:
             self.transport.abort()
 
@@ -186,10 +273,9 @@ class SMTPProtocol(asyncio.Protocol):
 
     def close(self) -> None:
         """Close the connection once what was written has left."""
+        self.flush()
         self.session.fail(self._closed_here())
-        self._fail_waiters()
-        self._wake()
-        self.unwatch()
+        self._end()
         if self.transport is not None:
             self.transport.close()
 
@@ -202,38 +288,50 @@ class SMTPProtocol(asyncio.Protocol):
 
     # -- the clock ---------------------------------------------------------------------
 
-    def watch(self, seconds: float | None, doing: str) -> None:
-        """From now on something must happen every so many seconds; None waits for ever."""
-        self._seconds, self._doing = seconds, doing
-        self._restart()
-
-    def unwatch(self) -> None:
-        """Nothing is waited for."""
-        self._seconds = self._deadline = None
-
     def _restart(self) -> None:
-        if self._seconds is None:
-            self._deadline = None
-            return
-        self._deadline = self._loop.time() + self._seconds
-        self._unwritten = self._buffered()
-        if self._timer is None or self._timer.when() > self._deadline:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(self._deadline, self._tick)
+        """Something moved, so what is waited for has all its time again."""
+        self._since = now = self._loop.time()
+        if self._paused:
+            self._unwritten = self._buffered()
+        timer, step = self._timer, self.session.owing
+        usual = step is None or step.patience is None
+        if usual and timer is not None and timer.when() <= now + self._shortest:
+            return  # it looks again before anything can be due
+        seconds = self._patience()
+        if seconds is not None and (timer is None or timer.when() > now + seconds):
+            if timer is not None:
+                timer.cancel()
+            self._timer = self._loop.call_at(now + seconds, self._tick)
+
+    def _patience(self) -> float | None:
+        """Seconds until something must happen; None while there is nothing to wait for."""
+        step, timeouts = self.session.owing, self._timeouts
+        seconds: float | None = None
+        if self.session.failure is not None:
+            return None
+        if step is not None and (step.content is None or step.ended):  # else it is the caller's time
+            seconds = step.patience
+            if seconds is None:
+                verdict = step.content is not None and len(step.received) >= step.lines
+                seconds = timeouts.final if verdict else timeouts.reply
+        if self._paused and timeouts.write is not None:
+            seconds = timeouts.write if seconds is None else min(seconds, timeouts.write)
+        return seconds
 
     def _tick(self) -> None:
         self._timer = None
-        if self._deadline is None or self._seconds is None:
+        seconds = self._patience()
+        if seconds is None:
             return
-        if self._buffered() < self._unwritten:
+        if self._paused and self._buffered() < self._unwritten:
             self._restart()  # the kernel took something: an upload that moves never times out
-        elif self._loop.time() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._tick)
+        elif self._loop.time() < self._since + seconds:
+            self._timer = self._loop.call_at(self._since + seconds, self._tick)
         else:
-            owing = self.session.owing
-            phase = owing.verb if owing is not None and owing.content is None else self._doing
-            text = f"{self.session.peer} took longer than {self._seconds:g} s ({phase})"
+            step = self.session.owing
+            written = step is not None and (step.content is None or step.ended)
+            phase = step.verb if step is not None and written else "content"
+            text = f"{self.session.peer} took longer than {seconds:g} s ({phase})"
             if phase == "greeting" and not self.session.encrypted:
                 text += "; if it speaks TLS from the first octet, use tls='implicit' or SMTP_SSL"
             self.abort(SMTPTimeoutError(text, phase=phase))
@@ -248,14 +346,26 @@ class SMTPProtocol(asyncio.Protocol):
             raise AssertionError("a step before the transport")
         return self.transport
 
-    def _wake(self) -> None:
-        if self._drain is not None and not self._drain.done():
-            self._drain.set_result(None)
-        self._drain = None
+    async def _movement(self) -> None:
+        """Wait until a reply came, there is room, or the connection is gone."""
+        moved = self._loop.create_future()
+        self._moved.append(moved)
+        await moved
 
-    def _fail_waiters(self) -> None:
+    def _wake(self) -> None:
+        moved, self._moved = self._moved, []
+        for waiter in moved:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _end(self) -> None:
+        """Nothing will come any more: stop the clock, and let everybody who waits know."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_exception(self.session.why())
                 waiter.exception()  # looked at: nobody may be left to await it
+        self._wake()

@@ -42,7 +42,7 @@ class EnhancedCode(NamedTuple):
 
 
 # RFC 2034 section 4: status-code = class "." subject "." detail, the latter two 1 to 3 digits.
-_ENHANCED = re.compile(rb"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?=[ \t\n]|$)")
+_ENHANCED = rb"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?=[ \t\n]|$)"
 
 
 def printable(octets: bytes) -> str:
@@ -82,7 +82,7 @@ class Reply(NamedTuple):
     @property
     def enhanced_code(self) -> EnhancedCode | None:
         """The enhanced status code (RFC 2034), if there is one of the same class as the reply."""
-        match = _ENHANCED.match(self.message)
+        match = re.match(_ENHANCED, self.message)
         if match is None or int(match[1]) != self.code // 100:
             return None
         return EnhancedCode(int(match[1]), int(match[2]), int(match[3]))
@@ -109,7 +109,8 @@ class Reply(NamedTuple):
 
 
 # Grammar: code = [2-5] digit digit; then "-" (more lines follow), " " or nothing (last line).
-_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+_CODES = {b"%d" % code: code for code in range(200, 600)}
+_BEHIND_CODE = (b" ", b"-", b"")
 
 
 class ReplyParser:
@@ -148,42 +149,43 @@ class ReplyParser:
         if self.error is not None:
             return []
         replies: list[Reply] = []
-        *lines, rest = (self._buffer + data).split(b"\n")
-        self._buffer = b""
+        octets = self._buffer + data
+        lines = octets.split(b"\n")
+        self._buffer = lines.pop()
+        # What fits in one line as a whole has no line that is too long.
+        short = len(octets) <= self.max_line
         for line in lines:
-            if (reply := self._line(line.removesuffix(b"\r"))) is not None:
-                replies.append(reply)
-        if self.error is None:
-            self._hold(rest)
+            code, _, text = line.partition(b" ")
+            # Nearly every reply is one line; the strict way would say the same of it, slower.
+            if short and self._code is None and code in _CODES:
+                replies.append(Reply(_CODES[code], text.strip(b" \t\r")))
+            elif not self._line(line.removesuffix(b"\r"), replies):
+                break
+        # One more: the CR of the line's end may already be here.
+        if len(self._buffer) > self.max_line + 1:
+            self._fail(f"a reply line of more than {self.max_line} octets")
         return replies
 
-    def _hold(self, rest: bytes) -> None:
-        # One more: the CR of the line's end may already be here.
-        if len(rest) > self.max_line + 1:
-            self.error = f"a reply line of more than {self.max_line} octets"
-        else:
-            self._buffer = rest
+    def _fail(self, why: str) -> bool:
+        self.error, self._buffer = self.error or why, b""
+        return False
 
-    def _line(self, line: bytes) -> Reply | None:
-        if self.error is not None:
-            return None
-        match = _LINE.fullmatch(line)
+    def _line(self, line: bytes, replies: list[Reply]) -> bool:
+        """Read a line, append the reply that it ends, if it does; False if it is no line of a reply."""
+        code, separator, text = line[:3], line[3:4], line[4:]
         self._octets += len(line)
         if len(line) > self.max_line:
-            self.error = f"a reply line of more than {self.max_line} octets"
-        elif match is None:
-            self.error = f"not a reply line: {printable(self._shown(line)[:80])!r}"
-        elif self._code is not None and match[1] != self._code:
-            self.error = f"code {match[1].decode()} inside a reply with code {self._code.decode()}"
-        elif self._octets > MAX_REPLY:
-            self.error = f"a reply of more than {MAX_REPLY} octets"
-        if match is None or self.error is not None:
-            return None
-        code, separator, text = match.groups()
-        self._lines.append(text.strip(b" \t\r") if text else b"")
+            return self._fail(f"a reply line of more than {self.max_line} octets")
+        if code not in _CODES or separator not in _BEHIND_CODE:
+            return self._fail(f"not a reply line: {printable(self._shown(line)[:80])!r}")
+        if self._code is not None and code != self._code:
+            return self._fail(f"code {code.decode()} inside a reply with code {self._code.decode()}")
+        if self._octets > MAX_REPLY:
+            return self._fail(f"a reply of more than {MAX_REPLY} octets")
+        self._lines.append(text.strip(b" \t\r"))
         if separator == b"-":
             self._code = code
-            return None
-        reply = Reply(int(code), b"\n".join(self._lines))
+            return True
+        replies.append(Reply(_CODES[code], b"\n".join(self._lines)))
         self._code, self._lines, self._octets = None, [], 0
-        return reply
+        return True

@@ -20,9 +20,8 @@ import base64
 import hmac
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 from .secret import Secret
 
@@ -30,11 +29,16 @@ Mechanism: TypeAlias = Generator[bytes | None, bytes, None]
 MechanismFactory: TypeAlias = "Callable[[Credentials], Mechanism]"
 
 # A lone surrogate has no UTF-8 form.
-_FORBIDDEN = re.compile("[\0\ud800-\udfff]")
+_FORBIDDEN = "[\0\ud800-\udfff]"
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Credentials:
+class _Fields(NamedTuple):
+    user: str
+    password: Secret
+    authorization_id: str
+
+
+class Credentials(_Fields):
     """Who we are, and the proof of it.
 
     Attributes:
@@ -47,26 +51,21 @@ class Credentials:
         TypeError: one of them is not text.
     """
 
-    user: str
-    password: Secret
-    authorization_id: str
+    __slots__ = ()
 
-    def __init__(self, user: str, password: Secret | str, authorization_id: str = "") -> None:
+    def __new__(cls, user: str, password: Secret | str, authorization_id: str = "") -> Self:
         # First of all, and under the same name: what fails below must not show it.
         password = password if isinstance(password, Secret) else Secret(password)
-        # Before the checks: an error reporter prints `self` too, which must not fail half made.
-        object.__setattr__(self, "user", user)
-        object.__setattr__(self, "password", password)
-        object.__setattr__(self, "authorization_id", authorization_id)
         _check("user", Secret(user))
         _check("password", password)
         _check("authorization_id", Secret(authorization_id))
+        return super().__new__(cls, user, password, authorization_id)
 
 
 def _check(what: str, text: Secret) -> None:
     if not isinstance(text.reveal(), str):
         raise TypeError(f"{what} must be a str")
-    if _FORBIDDEN.search(text.reveal()) is not None:
+    if re.compile(_FORBIDDEN).search(text.reveal()) is not None:
         raise ValueError(f"{what}: NUL, or a character that has no UTF-8 form")
 
 

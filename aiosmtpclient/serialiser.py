@@ -18,16 +18,19 @@ Rules of this room:
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import operator
 import random
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from email._header_value_parser import TokenList
 from email.generator import BytesGenerator
 from email.headerregistry import (
     BaseHeader,
     ContentTransferEncodingHeader,
+    DateHeader,
     MessageIDHeader,
     MIMEVersionHeader,
     ParameterizedMIMEHeader,
@@ -39,6 +42,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 Field: TypeAlias = tuple[str, Any]
 """A header's name, and the value that the message object keeps for it."""
+Piece: TypeAlias = bytes | str
 
 # RFC 5322 section 2.2: a field name is printable ASCII without the colon.
 _NAME = re.compile(r"[!-9;-~]+")
@@ -59,30 +63,38 @@ _ASKED = (
     *("raw_items", "get", "__contains__"),
 )
 _answers = operator.attrgetter(*_ASKED)
+_USUAL_ANSWERS = _answers(Message)
 # The headers whose text is, by the way they are parsed, the text of their parse tree.
 _ECHOING = frozenset(
     kind.parse.__func__  # type: ignore[attr-defined]  # a class method at run time
     for kind in (
-        *(ContentTransferEncodingHeader, MessageIDHeader, MIMEVersionHeader),
+        *(ContentTransferEncodingHeader, DateHeader, MessageIDHeader, MIMEVersionHeader),
         *(ParameterizedMIMEHeader, UnstructuredHeader),
     )
 )
+# How most nodes of a parse tree are made a text: it is that of their children.
+_JOINED: Any = TokenList.__str__
 
 
 class Written(NamedTuple):
-    """A message as octets.
+    """A message as octets, but for its long texts.
 
     Attributes:
-        octets: what the standard library would write, but for the line ends if they are not clean.
+        pieces: what the standard library would write, but for the line ends if they are not clean.
+            The first one starts with the whole header block. A text is ASCII, without CR, and
+            each LF in it stands for CRLF.
         clean: True if it is certain that every line ends in CRLF, the last one too.
     """
 
-    octets: bytes
+    pieces: list[bytes | str]
     clean: bool
 
 
 def write(message: Message, policy: Policy[Message], fields: Sequence[Field] | None = None) -> Written:
     """Write a message object.
+
+    Long texts, the most of a message with attachments, are handed over as they are: making octets
+    of megabytes takes fresh memory, which costs more than all that is done with it.
 
     Args:
         message: it is not changed.
@@ -95,9 +107,10 @@ def write(message: Message, policy: Policy[Message], fields: Sequence[Field] | N
     """
     walk = _Walk()
     pieces = walk.part(message, policy, fields)
-    if walk.clean and not pieces[-1].endswith(b"\r\n"):
+    last = pieces[-1]
+    if walk.clean and not (last.endswith("\n") if isinstance(last, str) else last.endswith(b"\r\n")):
         pieces.append(b"\r\n")
-    return Written(b"".join(pieces), walk.clean)
+    return Written(pieces, walk.clean)
 
 
 class _Walk:
@@ -106,7 +119,7 @@ class _Walk:
     def __init__(self) -> None:
         self.clean = True
 
-    def part(self, part: Message, policy: Policy[Message], fields: Sequence[Field] | None) -> list[bytes]:
+    def part(self, part: Message, policy: Policy[Message], fields: Sequence[Field] | None) -> list[Piece]:
         if not (_is_usual(policy) and _is_plain(part)):
             return self._by_library(part, policy, fields)
         fields = list(part.raw_items()) if fields is None else fields
@@ -127,23 +140,25 @@ class _Walk:
         return self._by_library(part, policy, fields)
 
     def _header(self, fields: Iterable[Field], policy: Policy[Message]) -> bytes:
-        block: list[bytes] = []
+        block: list[str] = []
+        limit = policy.max_line_length or _NO_LIMIT
         for name, value in fields:
-            simple = _simple_field(name, value, policy)
-            if simple is None:
+            simple = _simple_field(name, value, policy, limit)
+            if not simple:
                 refuse_broken_field(name, value)
                 octets = _folded(name, value, policy)
                 # What stands there as octets over 127 keeps the line ends that it was parsed with.
                 self.clean = self.clean and octets.replace(b"\r", b"").replace(b"\n", b"\r\n") == octets
-            else:
-                octets = simple.encode("ascii")
-            block.append(octets)
-        return b"".join([*block, b"\r\n"])
+                simple = octets.decode("latin-1")
+            block.append(simple)
+        block.append("\r\n")
+        return "".join(block).encode("latin-1")
 
-    def _text(self, text: str) -> list[bytes]:
-        pieces = []
+    def _text(self, text: str) -> list[Piece]:
+        if len(text) > _SLICE and text.isascii() and "\r" not in text:
+            return [text]
+        pieces: list[Piece] = []
         start = 0
-        # Fresh memory for megabytes costs more than all that is done with them: so, slice by slice.
         while start < len(text):
             end = text.find("\n", start + _SLICE) + 1 or len(text)
             octets = text[start:end].encode("ascii", "surrogateescape")
@@ -157,7 +172,7 @@ class _Walk:
 
     def _multipart(
         self, part: Message, policy: Policy[Message], fields: Sequence[Field], signed: bool
-    ) -> list[bytes]:
+    ) -> list[Piece]:
         # RFC 1847 section 2.1: what is signed must not be folded anew.
         inner = policy.clone(max_line_length=0) if signed else policy
         bodies = [self.part(each, inner, None) for each in part.__dict__["_payload"] or ()]
@@ -167,7 +182,7 @@ class _Walk:
             boundary = _new_boundary(bodies)
             fields = _with_boundary(fields, policy, typed, boundary)
         delimiter = self._text("--" + boundary)
-        pieces = [self._header(fields, policy)]
+        pieces: list[Piece] = [self._header(fields, policy)]
         if part.preamble is not None:
             pieces += [*self._text(part.preamble), b"\r\n"]
         pieces += [*delimiter, b"\r\n"]
@@ -178,7 +193,7 @@ class _Walk:
 
     def _by_library(
         self, part: Message, policy: Policy[Message], fields: Sequence[Field] | None
-    ) -> list[bytes]:
+    ) -> list[Piece]:
         self.clean = False
         twin = _deep_twin(part, fields)
         return [_flattened(twin, policy)]
@@ -201,7 +216,7 @@ def _is_plain(part: Message) -> bool:
     """Tell whether this part answers a generator as any message does."""
     own = part.__dict__
     return (
-        _answers(type(part)) == _answers(Message)
+        _answers(type(part)) == _USUAL_ANSWERS
         and not hasattr(part, "_write_headers")
         and own.keys().isdisjoint(_ASKED)
         and "_payload" in own
@@ -241,13 +256,22 @@ def _typed(policy: Policy[Message], fields: Iterable[Field]) -> Message:
 # --- Boundaries ---
 
 
-def _new_boundary(bodies: Iterable[Sequence[bytes]]) -> str:
+def _new_boundary(bodies: Iterable[Sequence[Piece]]) -> str:
     """Make up a boundary that stands in none of the parts, as the standard library would."""
     while True:
         boundary = f"{'=' * 15}{random.randrange(sys.maxsize):019d}=="
-        needle = f"--{boundary}".encode("ascii")
-        if not any(needle in piece for body in bodies for piece in body):
+        if not any(_stands_in(piece, f"--{boundary}") for body in bodies for piece in body):
             return boundary
+
+
+def _stands_in(piece: Piece, delimiter: str) -> bool:
+    if isinstance(piece, bytes):
+        return delimiter.encode("ascii") in piece
+    # Slice by slice, so that other threads get their turn.
+    return any(
+        piece.find(delimiter, start, start + _SLICE + len(delimiter)) >= 0
+        for start in range(0, len(piece), _SLICE)
+    )
 
 
 def _with_boundary(
@@ -300,32 +324,53 @@ class _HeaderAlone(Message):
         return "text/plain"
 
 
-def _simple_field(name: str, value: object, policy: Policy[Message]) -> str | None:
-    """Return the field if the policy would write it like this; None if that must be asked."""
-    if not (isinstance(value, str) and _NAME.fullmatch(name)):
-        return None
-    limit = policy.max_line_length or _NO_LIMIT
-    if isinstance(policy, EmailPolicy) and hasattr(value, "name"):
-        line = _header_line(value)
-        return line + "\r\n" if line and len(line) <= limit and _ONE_LINE.fullmatch(line) else None
-    if isinstance(policy, EmailPolicy) and policy.refold_source not in ("long", "none"):
-        return None
-    if _ONE_LINE.fullmatch(value):
-        return name + ": " + value + "\r\n" if len(name) + 2 + len(value) <= limit else None
+def _simple_field(name: str, value: object, policy: Policy[Message], limit: int) -> str:
+    """Return the field if the policy would write it like this; nothing if that must be asked."""
+    if not (isinstance(value, str) and _is_name(name)):
+        return ""
+    if isinstance(policy, EmailPolicy):
+        if type(value) is not str and hasattr(value, "name"):
+            line = _header_line(value)
+            return line + "\r\n" if line and len(line) <= limit and _is_line(line) else ""
+        if policy.refold_source not in ("long", "none"):
+            return ""
+    if _is_line(value):
+        return f"{name}: {value}\r\n" if len(name) + 2 + len(value) <= limit else ""
     if not _FOLDED.fullmatch(value):
-        return None
-    lines = (name + ": " + value).splitlines()
-    return "\r\n".join([*lines, ""]) if max(map(len, lines)) <= limit else None
+        return ""
+    lines = f"{name}: {value}".splitlines()
+    return "\r\n".join([*lines, ""]) if max(map(len, lines)) <= limit else ""
+
+
+@functools.lru_cache(maxsize=256)
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+def _is_line(text: str) -> bool:
+    # Nearly all have no tab, and need no regular expression.
+    return (text.isascii() and text.isprintable()) or _ONE_LINE.fullmatch(text) is not None
 
 
 def _header_line(header: Any) -> str:
     """Return the line that a header object folds if it is too long; nothing if that is not certain."""
     kind = type(header)
-    tree = getattr(header, "_parse_tree", None)
-    if not tree or getattr(kind, "fold", None) is not BaseHeader.fold or not header.isascii():
+    try:
+        tree, fold, parse = header._parse_tree, kind.fold, kind.parse.__func__
+    except AttributeError:
         return ""
-    echoes = getattr(getattr(kind, "parse", None), "__func__", None) in _ECHOING
-    return f"{header.name}: {header if echoes else tree!s}"
+    if not tree or fold is not BaseHeader.fold or not header.isascii():
+        return ""
+    return f"{header.name}: {header if parse in _ECHOING else _text_of(tree)}"
+
+
+def _text_of(node: Any) -> str:
+    """Return `str(node)`, which goes through a generator for each node of a parse tree."""
+    while type(node).__str__ is _JOINED:
+        if len(node) != 1:
+            return "".join([_text_of(child) for child in node])
+        node = node[0]
+    return str(node)
 
 
 # --- Copies ---

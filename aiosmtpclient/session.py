@@ -3,7 +3,8 @@
 Theory of operation. Everything written is announced here first (`send`), everything read goes
 through here (`receive_data`). The session keeps the FIFO of steps that still earn replies. A
 reply belongs to the oldest of them: pairing is by count, never by code or text, for the count
-is the only thing that cannot be forged by what a server happens to say.
+is the only thing that cannot be forged by what a server happens to say. Where transactions are
+pipelined behind one another, the phase is that of what was written last.
 
 ::
 
@@ -17,6 +18,8 @@ Rules of this room:
   stops octets injected behind the answer to STARTTLS (RFC 3207 section 4.2).
 * A 421 ends the step it answers at once: the replies behind it will not come.
 * `failure` once set stays: the connection is of no further use, and says why.
+* A step that was given up half-way condemns the connection: nothing more is written, but what
+  is owed to the steps before it may still come, for they belong to others.
 * This is the only place that masks. Logs and traces see what `_tell` gives them: steps by their
   masked form, replies with every registered secret cut out.
 """
@@ -38,6 +41,10 @@ logger = logging.getLogger(__name__)
 Trace = Callable[[str, bytes], None]
 """Called with ("send" | "content" | "reply", octets) for everything on the wire, secrets masked."""
 
+OVER = (Phase.CLOSING, Phase.CLOSED)
+"""Phases in which nothing may be written any more."""
+_ODD = frozenset({334, 421})
+"""Codes that mean more than an answer: a challenge, which may echo a secret, and the end of the session."""
 MASK = b"***"
 MAX_UNCLAIMED = 1000
 """Replies kept for a caller who writes raw octets before he reads; beyond it the server babbles."""
@@ -67,6 +74,7 @@ class Session:
         failure: why this connection is of no further use.
         encrypted: TLS is up.
         authenticated: a login succeeded on this connection.
+        condemned: the step that was given up, if replies before it are still awaited.
         unclaimed: replies kept for `getreply()`; None unless the caller writes raw octets himself.
         unanswered: the caller wrote raw octets, and no reply came since.
         replies_read: how many replies came so far.
@@ -79,6 +87,7 @@ class Session:
         self.extensions = Extensions()
         self.last_reply: Reply | None = None
         self.failure: SMTPException | None = None
+        self.condemned: Step | None = None
         self.encrypted = False
         self.authenticated = False
         self.unclaimed: deque[Reply] | None = None
@@ -87,6 +96,7 @@ class Session:
         self._trace = trace
         self._parser = ReplyParser(self._mask)
         self._owing: deque[Step] = deque([self.greeting])
+        self._chunk: Step | None = None
         self._secrets: list[bytes] = []
 
     # -- what is owed ------------------------------------------------------------------
@@ -97,6 +107,15 @@ class Session:
         return self._owing[0] if self._owing else None
 
     @property
+    def in_flight(self) -> int:
+        """How many steps still earn replies."""
+        return len(self._owing)
+
+    def owed_to_others(self, step: Step | None) -> bool:
+        """True if replies are owed, but none to this step."""
+        return bool(self._owing) and step not in self._owing
+
+    @property
     def in_step(self) -> bool:
         """True if nothing is owed and nothing is half read: what is written next gets its own reply."""
         return not self._owing and not self._parser.pending and self.failure is None
@@ -104,7 +123,23 @@ class Session:
     @property
     def reusable(self) -> bool:
         """True if a new transaction may start here."""
-        return self.phase is Phase.READY and self.in_step
+        return (
+            self.phase is Phase.READY
+            and not self._owing
+            and self.failure is None
+            and not self._parser.pending
+        )
+
+    @property
+    def closing(self) -> bool:
+        """True if nothing may be written here any more."""
+        return self.failure is not None or self.condemned is not None or self.phase in OVER
+
+    @property
+    def unsettled(self) -> bool:
+        """A chunk was refused, or one in flight may be: RSET must come first (RFC 3030 section 2)."""
+        chunk = self._chunk
+        return chunk is not None and not any(reply.positive for reply in chunk.verdicts)
 
     @property
     def _uninvited(self) -> bool:
@@ -119,26 +154,47 @@ class Session:
         Raises:
             SMTPException: the connection is of no further use.
         """
-        if self.failure is None and self.phase is not Phase.CLOSING and self._uninvited:
+        if self._parser.pending and self.failure is None and self.phase not in OVER and self._uninvited:
             self._break("octets that nobody asked for")
-        if self.failure is not None or self.phase in (Phase.CLOSING, Phase.CLOSED):
+        if self.failure is not None or self.condemned is not None or self.phase in OVER:
             raise self.why()
         self.phase = step.during
         if step.masked is not None:
             self._keep_payload(step.data)
-        if step.data:
+        if step.data and (self._trace is not None or logger.isEnabledFor(logging.DEBUG)):
             self._tell("send", step.data if step.masked is None else step.masked)
-        if step.owed:
-            # Only what answers AUTH may be long (RFC 4954 section 4).
-            self._parser.max_line = MAX_LINE if step.masked is None else MAX_CHALLENGE_LINE
-            self._owing.append(step)
-        else:
+        if not step.owed:
             self.phase = step.then
+            return step.data
+        # Only what answers AUTH may be long (RFC 4954 section 4).
+        self._parser.max_line = MAX_LINE if step.masked is None else MAX_CHALLENGE_LINE
+        self._owing.append(step)
+        if step.chunked:
+            self._chunk = step
+        elif self._chunk is not None and step.verb == "RSET":
+            self._chunk = None
         return step.data
 
-    def sent_content(self, octets: bytes) -> None:
+    def condemn(self, step: Step) -> bool:
+        """Give this step up, but not those before it; False if there are none to wait for."""
+        if self.closing or step not in self._owing or self._owing[0] is step:
+            return False
+        self.condemned = step
+        return True
+
+    def release(self, step: Step) -> None:
+        """All of this step is written, and others may write behind it before its replies are in."""
+        if self.phase is step.during:
+            self.phase = step.then
+
+    def sent_line(self, line: bytes) -> None:
+        """Note a command that announces a part of the content."""
+        self._tell("send", line)
+
+    def sent_content(self, octets: bytes | memoryview) -> None:
         """Note content that is handed to the transport."""
-        self._tell("content", octets)
+        if self._trace is not None:
+            self._trace("content", bytes(octets))
 
     def expect_anything(self) -> None:
         """From now on keep replies that nobody waits for: the caller writes raw octets himself."""
@@ -173,36 +229,69 @@ class Session:
     def receive_data(self, data: bytes) -> list[Step]:
         """Take what was read; return the steps that are complete now."""
         complete: list[Step] = []
-        for reply in self._parser.feed(data):
-            self._receive(reply, complete)
-        if self.failure is None and self.phase not in (Phase.CLOSING, Phase.CLOSED):
-            if self._parser.error is not None:
-                self._break(self._parser.error)
-            elif self._uninvited and not self._parser.begins(b"421"):
-                # A 421 may come in pieces. Until it is whole nothing is written, see `send`.
-                self._break("octets that nobody asked for")
+        replies = self._parser.feed(data)
+        if replies and self.failure is None and self.phase not in OVER:
+            self.unanswered = False
+            for reply in self._hand_out(replies, complete):
+                self._receive(reply, complete)
+        parser = self._parser
+        if (parser.pending or parser.error is not None) and self.failure is None and self.phase not in OVER:
+            self._look_at_rest(parser)
         return complete
 
+    def _look_at_rest(self, parser: ReplyParser) -> None:
+        if parser.error is not None:
+            self._break(parser.error)
+        elif self._uninvited and not parser.begins(b"421"):
+            # A 421 may come in pieces. Until it is whole nothing is written, see `send`.
+            self._break("octets that nobody asked for")
+
+    def _hand_out(self, replies: list[Reply], complete: list[Step]) -> list[Reply]:
+        """Give the steps what is theirs, as long as nothing is odd; return what has to be looked at."""
+        if self._secrets or self._trace is not None or logger.isEnabledFor(logging.DEBUG):
+            return replies
+        if not _ODD.isdisjoint([reply.code for reply in replies]):
+            return replies
+        owing, position = self._owing, 0
+        while owing and position < len(replies) and owing[0].count is None:
+            step = owing[0]
+            some = replies[position : position + step.owed - len(step.received)]
+            step.received += some
+            position += len(some)
+            if len(step.received) == step.owed:
+                complete.append(owing.popleft())
+                self._completed(step, some[-1])
+                if self.phase is Phase.CLOSING:
+                    break
+        if position:
+            self.replies_read += position
+            self.last_reply = replies[position - 1]
+        return replies[position:]
+
     def _receive(self, reply: Reply, complete: list[Step]) -> None:
-        if self.failure is not None or self.phase in (Phase.CLOSING, Phase.CLOSED):
+        if self.failure is not None or self.phase in OVER:
             return
         step = self._owing[0] if self._owing else None
         reply = self._censor(reply, step)
-        self.last_reply = Reply(334, MASK) if _is_challenge(reply, step) else reply
+        self.last_reply = Reply(334, MASK) if type(reply) is Challenge else reply
         self.replies_read += 1
-        self.unanswered = False
         if reply.code == 421:
             self.phase = Phase.CLOSING
         if step is None:
             self._unexpected(reply)
             return
         step.received.append(reply)
+        if step.count is not None:
+            step.owed = step.count(step.received)
         if len(step.received) == step.owed or reply.code == 421:
             complete.append(self._owing.popleft())
-            if step.content is not None and not step.ended:
-                self.phase = Phase.CLOSING  # the server is still reading: a command would be content
-            elif reply.code != 421:
-                self.phase = step.then
+            self._completed(step, reply)
+
+    def _completed(self, step: Step, last: Reply) -> None:
+        if step.content is not None and not step.ended:
+            self.phase = Phase.CLOSING  # the server is still reading: a command would be content
+        elif last.code != 421 and not self._owing:
+            self.phase = step.then
 
     def _unexpected(self, reply: Reply) -> None:
         if self.unclaimed is not None and len(self.unclaimed) < MAX_UNCLAIMED:
@@ -251,7 +340,10 @@ class Session:
     def why(self) -> SMTPException:
         """A fresh error that says why this connection cannot be used."""
         if self.failure is None:
-            return SMTPServerDisconnected(f"not connected to {self.peer}", last_reply=self.last_reply)
+            state = f"not connected to {self.peer}"
+            if self.condemned is not None:
+                state = f"the connection to {self.peer} ends: what was under way there was given up half-way"
+            return SMTPServerDisconnected(state, last_reply=self.last_reply)
         error = copy.copy(self.failure)
         error.__cause__ = self.failure.__cause__
         return error
@@ -263,7 +355,7 @@ class Session:
     def _tell(self, event: str, octets: bytes) -> None:
         if self._trace is not None:
             self._trace(event, octets)
-        if event != "content" and logger.isEnabledFor(logging.DEBUG):
+        if logger.isEnabledFor(logging.DEBUG):
             side = "S" if event == "reply" else "C"
             for line in octets.splitlines():
                 logger.debug("%s %s: %s", self.peer, side, printable(line))

@@ -42,30 +42,40 @@ AuthObject = Callable[..., "str | bytes | Awaitable[str | bytes | None] | None"]
 """What smtplib calls an authobject: called without an argument at first, then with each challenge."""
 
 
+Progress = Callable[[int, "int | None"], object]
+"""Called with the octets of a message's content written so far, and how many there are if that is known."""
+
+
 class Step:
     """One write, and the replies it earns.
 
     Attributes:
         data: the command lines to write.
-        owed: how many replies they earn.
+        owed: how many replies they earn, and the content behind them.
         received: those that came so far.
         verbs: what is being answered, by position; the last stands for all that follow.
         during: the phase while replies are owed.
         then: the phase once they are in.
         content: a message's content to write behind `data`, with its end.
+        chunked: the content leaves by BDAT, as it is: a size before it, and no dot behind it.
+        lines: how many of the replies answer commands. Those behind them answer the content.
+        count: called with the replies so far; says how many are owed after all.
         seven_bit: octets over 127 in content that is read while it is sent are an error.
         on_end: call this just before that end is handed to the transport.
         ended: it was: what comes from now on answers the content. What came before ends the
             connection, for the server is still reading.
+        progress: called with (octets written, octets in all or None) as the content leaves.
         masked: what logs show in place of `data`.
+        patience: seconds to wait for each reply, if not as long as usual.
         handshake: bring up TLS now.
         ask: call (and await) this with `challenge`; the driver puts what it gives into `answer`.
         last: nothing more will be written by this dialogue.
     """
 
     __slots__ = (
-        "answer", "ask", "challenge", "content", "data", "during", "ended", "handshake",
-        "last", "masked", "on_end", "owed", "received", "seven_bit", "then", "verbs",
+        "answer", "ask", "challenge", "chunked", "content", "count", "data", "during", "ended",
+        "handshake", "last", "lines", "masked", "on_end", "owed", "patience", "progress", "received",
+        "seven_bit", "then", "verbs",
     )  # fmt: skip
 
     def __init__(
@@ -76,9 +86,14 @@ class Step:
         during: Phase = Phase.READY,
         then: Phase = Phase.READY,
         content: InMemory | Stream | None = None,
+        chunked: bool = False,
+        lines: int | None = None,
+        count: Callable[[Sequence[Reply]], int] | None = None,
         seven_bit: bool = False,
         on_end: Callable[[], None] | None = None,
+        progress: Progress | None = None,
         masked: bytes | None = None,
+        patience: float | None = None,
         last: bool = False,
     ) -> None:
         self.data = data
@@ -88,10 +103,15 @@ class Step:
         self.during = during
         self.then = then
         self.content = content
-        self.on_end = on_end
+        self.chunked = chunked
+        self.lines = (owed if content is None else 0) if lines is None else lines
+        self.count = count
         self.seven_bit = seven_bit
+        self.on_end = on_end
+        self.progress = progress
         self.ended = False
         self.masked = masked
+        self.patience = patience
         self.last = last
         self.handshake = False
         self.ask: AuthObject | None = None
@@ -107,6 +127,18 @@ class Step:
     def complete(self) -> bool:
         """Every reply is in, or a 421, behind which none comes."""
         return len(self.received) == self.owed or (bool(self.received) and self.received[-1].code == 421)
+
+    @property
+    def verdicts(self) -> list[Reply]:
+        """The replies to the content that came so far."""
+        return self.received[self.lines :]
+
+    @property
+    def cut_short(self) -> bool:
+        """The server said no, or something out of place, before the content had ended."""
+        if self.chunked:
+            return any(not reply.positive for reply in self.received)
+        return bool(self.received)
 
     def end_left(self) -> None:
         """The end of the content is about to be handed to the transport."""

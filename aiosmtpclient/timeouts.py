@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class _Seconds(NamedTuple):
+    connect: float | None
+    reply: float | None
+    write: float | None
+    final: float | None
+
+
+class Timeouts(_Seconds):
     """How long to wait, in seconds; None waits for ever (RFC 5321 section 4.5.3.2).
 
     Attributes:
@@ -17,17 +23,21 @@ class Timeouts:
             server may be delivering while we give up.
     """
 
-    connect: float | None = 30.0
-    reply: float | None = 60.0
-    write: float | None = 60.0
-    final: float | None = 600.0
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        for seconds in (self.connect, self.reply, self.write, self.final):
+    def __new__(
+        cls,
+        connect: float | None = 30.0,
+        reply: float | None = 60.0,
+        write: float | None = 60.0,
+        final: float | None = 600.0,
+    ) -> Self:
+        for seconds in (connect, reply, write, final):
             if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
                 raise ValueError(
                     f"a timeout must be more than 0 seconds, not {seconds!r}; None waits for ever"
                 )
+        return super().__new__(cls, connect, reply, write, final)
 
     @classmethod
     def of(cls, value: Timeouts | float | None) -> Timeouts:

@@ -24,6 +24,7 @@ Rules of this room:
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 import os
 import re
@@ -76,6 +77,7 @@ def _chosen(port: int, local: bool) -> TLSPolicy:
     return TLSPolicy.NONE if local else TLSPolicy.OPPORTUNISTIC
 
 
+@functools.lru_cache(maxsize=64)
 def is_local(host: str) -> bool:
     """True if `host`, as configured, can only mean this machine; nothing is looked up."""
     if host.startswith("/"):
@@ -124,9 +126,6 @@ def _unbracketed(host: str) -> str:
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
-_HOST_NAME = re.compile(r"[A-Za-z0-9._-]+")
-
-
 def server_name(host: str) -> str:
     """Return the name that the server's certificate must bear.
 
@@ -145,7 +144,7 @@ def server_name(host: str) -> str:
         name = bare.removesuffix(".").encode("idna").decode("ascii")
     except UnicodeError as error:
         raise ValueError(f"not a host name: {host!r}") from error
-    if _HOST_NAME.fullmatch(name) is None:
+    if re.fullmatch(r"[A-Za-z0-9._-]+", name) is None:
         raise ValueError(f"not a host name: {host!r}")
     return name
 

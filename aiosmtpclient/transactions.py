@@ -1,73 +1,55 @@
 """A message's transaction: from MAIL to the reply that decides, as a dialogue.
 
-RFC 5321 section 3.3 is the sequence, RFC 2920 what may leave in one write, RFC 2033 section 4.2
-the replies in LMTP. `deliver` sends one message; `content` sends what DATA introduces after
-somebody sent MAIL and RCPT by hand.
+`deliver` sends one message; `content` sends what DATA introduces after somebody sent MAIL and
+RCPT by hand. The envelope is in `envelopes`. How many round trips it takes, for r recipients:
+
+===================================================  ==========================================
+MAIL, each RCPT and DATA by themselves               r + 3
+MAIL RCPT… DATA, then the content                    2 (RFC 2920 section 3.1)
+MAIL RCPT… BDAT LAST and the content in one write    1 (RFC 3030 section 4.2)
+===================================================  ==========================================
 
 Rules of this room:
 
-* Everything is checked before the first octet leaves: a local failure at the second recipient
-  must not leave an envelope open at the server.
-* All replies of a group are read, and every one is looked at, before anything is judged.
-* What is learnt about a recipient goes into the ledger before anything else happens, also when
-  an error or a cancellation ends the dialogue half-way.
-* A refusal leaves the connection usable: RSET, and if that gets no 2yz, the connection is given
-  up. The refusal is the news in any case, whatever becomes of the connection.
+* BDAT and DATA never mix in one transaction. Where BDAT turns out not to be implemented, the
+  transaction is done again with DATA, behind an RSET.
+* Content larger than one write waits for a recipient's 2yz.
+* Once others may write behind the end of the content, nothing more is written here: a refused
+  chunk is left to the RSET before whatever comes next.
+* In LMTP there is one reply for each recipient that was accepted (RFC 2033 section 4.2).
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 from . import commands
+from .content import InMemory
 from .delivery import Ledger
 from .dialogues import broken, reset
-from .errors import (
-    Delivery,
-    SMTPDataError,
-    SMTPNotSupportedError,
-    SMTPProtocolError,
-    SMTPRecipientsRefused,
-    SMTPSenderRefused,
-    SMTPServerDisconnected,
-    SMTPTimeoutError,
+from .envelopes import (
+    GROUP,
+    Transaction,
+    grouped,
+    judge_classes,
+    judged,
+    lines_of,
+    lock_step,
+    note,
+    reset_after,
+    with_reset,
+    without_reset,
 )
-from .extensions import Extensions
+from .errors import SMTPDataError, SMTPRecipientsRefused, SMTPServerDisconnected
 from .message import Prepared
 from .replies import Reply
-from .steps import Dialogue, Phase, Step, give_up
+from .steps import Dialogue, Phase, Progress, Step, give_up
 
-# The connection is gone; the refusal before it is still the news.
-_GONE = (SMTPServerDisconnected, SMTPProtocolError, SMTPTimeoutError)
-
-
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """One message, ready to go: what `deliver` needs to know.
-
-    Attributes:
-        prepared: sender, recipients and content, checked.
-        extensions: what this server offers, after HELO nothing.
-        ledger: where the account is written.
-        lmtp: one reply a recipient after the content (RFC 2033).
-        pipelined: MAIL, every RCPT and DATA leave in one write, if the server offers it.
-        all_or_nothing: one refused recipient refuses all.
-        esmtp: parameters may be sent: the server answered EHLO or LHLO.
-        mail_options: parameters for MAIL, as they go out.
-        rcpt_options: parameters for each RCPT.
-    """
-
-    prepared: Prepared
-    extensions: Extensions
-    ledger: Ledger
-    lmtp: bool = False
-    pipelined: bool = True
-    all_or_nothing: bool = False
-    esmtp: bool = True
-    mail_options: Sequence[str] = ()
-    rcpt_options: Sequence[str] = ()
+ONE_WRITE = 64 * 1024
+"""Octets of content up to which all of it leaves in one write."""
+_NOT_IMPLEMENTED = frozenset({500, 502, 503})
+_END = "end of content"
 
 
 def deliver(transaction: Transaction) -> Dialogue[Reply]:
@@ -82,98 +64,52 @@ def deliver(transaction: Transaction) -> Dialogue[Reply]:
         SMTPServerDisconnected: in LMTP, replies for some recipients never came.
         SMTPNotSupportedError: an option needs an extension the server lacks; nothing was written.
     """
-    mail, rcpts = _envelope_lines(transaction)
-    ledger = transaction.ledger
-    grouped = transaction.pipelined and "pipelining" in transaction.extensions
-    if grouped:
-        data = yield from _grouped(transaction, mail, rcpts)
+    mail, rcpts = lines_of(transaction)
+    if _fits_one_write(transaction, len(rcpts)):
+        accepted = yield from _in_one_write(transaction, mail, rcpts)
+        return accepted or (yield from _once_more(transaction))
+    data: Reply | None = None
+    if transaction.pipelined:
+        data = yield from grouped(transaction, mail, rcpts)
     else:
-        data = yield from _lock_step(transaction, mail, rcpts)
+        yield from lock_step(transaction, mail, rcpts)
+    if transaction.chunked:
+        accepted = yield from _in_chunks(transaction)
+        return accepted or (yield from _once_more(transaction))
+    data = data or (yield from _data())
     if data.temporary or data.permanent:
-        ledger.decide_open(data)
-        yield from _reset_after_refusal(data)
+        transaction.ledger.decide_open(data)
+        yield from reset_after(data)
         raise SMTPDataError(data.code, data.message, reply=data, command="DATA")
     if not data.intermediate:
         yield from broken(data, "DATA")  # a 2yz to DATA: the content must never follow
-    seven_bit = "8bitmime" not in transaction.extensions
-    return (yield from _content(transaction.prepared, ledger, lmtp=transaction.lmtp, seven_bit=seven_bit))
+    step = _content_step(
+        transaction.prepared,
+        transaction.ledger,
+        lmtp=transaction.lmtp,
+        seven_bit="8bitmime" not in transaction.extensions,
+        progress=transaction.progress,
+    )
+    return (yield from _content(step, transaction.ledger, lmtp=transaction.lmtp))
 
 
-def _envelope_lines(transaction: Transaction) -> tuple[bytes, list[bytes]]:
-    """MAIL and every RCPT, all checked before the first octet leaves."""
-    prepared = transaction.prepared
-    options = _mail_options(transaction)
-    utf8 = "SMTPUTF8" in options or any(option.upper() == "SMTPUTF8" for option in options)
-    mail = commands.mail(prepared.sender.path, options, utf8=utf8)
-    rcpt_options = transaction.rcpt_options if transaction.esmtp else ()
-    return mail, [commands.rcpt(r.path, rcpt_options, utf8=utf8) for r in prepared.recipients]
+def _fits_one_write(transaction: Transaction, recipients: int) -> bool:
+    content = transaction.prepared.content
+    return (
+        transaction.chunked
+        and transaction.pipelined
+        and not transaction.all_or_nothing
+        and isinstance(content, InMemory)
+        and content.size <= ONE_WRITE
+        and recipients < GROUP
+    )
 
 
-def _mail_options(transaction: Transaction) -> list[str]:
-    prepared, extensions = transaction.prepared, transaction.extensions
-    given = [commands.option(option) for option in transaction.mail_options]
-    names = {option.partition("=")[0].upper() for option in given}
-    if "SMTPUTF8" in names and "smtputf8" not in extensions:
-        raise SMTPNotSupportedError("the server does not offer SMTPUTF8, which mail_options ask for")
-    size = prepared.content.size
-    limit = extensions.size_limit
-    if size is not None and limit is not None and size > limit:
-        # What the server would say (RFC 1870 section 6.1), without the trip.
-        text = f"5.3.4 the message has {size} octets, the server takes {limit}".encode()
-        transaction.ledger.decide_open(Reply(552, text))
-        raise SMTPSenderRefused(552, text, prepared.sender.text, reply=Reply(552, text))
-    if not transaction.esmtp:
-        return []
-    added = []
-    if size is not None and "size" in extensions and "SIZE" not in names:
-        added.append(f"SIZE={size}")
-    eightbit = prepared.content.eightbit is not False or prepared.smtputf8
-    if eightbit and "8bitmime" in extensions and "BODY" not in names:
-        added.append("BODY=8BITMIME")
-    if prepared.smtputf8 and "SMTPUTF8" not in names:
-        added.append("SMTPUTF8")
-    return added + given
-
-
-def _grouped(transaction: Transaction, mail: bytes, rcpts: list[bytes]) -> Dialogue[Reply]:
-    """MAIL, every RCPT and DATA in one write (RFC 2920 section 3.1); returns the reply to DATA."""
-    ledger = transaction.ledger
-    # After a 354 a lone dot would deliver an empty message to those accepted: then DATA waits.
-    with_data = not transaction.all_or_nothing
-    lines = [mail, *rcpts, commands.DATA] if with_data else [mail, *rcpts]
-    verbs = ["MAIL", *["RCPT"] * len(rcpts), "DATA"]
-    then = Phase.CONTENT if with_data else Phase.MAIL
-    step = Step(b"".join(lines), *verbs, owed=len(lines), during=Phase.MAIL, then=then)
-    try:
-        yield step
-    finally:
-        envelope, answer = step.received[: len(rcpts) + 1], step.received[len(rcpts) + 1 :]
-        for position, reply in enumerate(envelope[1:]):
-            if (reply.temporary or reply.permanent) and envelope[0].positive:
-                ledger.decide(position, reply)
-        if envelope and (envelope[0].temporary or envelope[0].permanent):
-            ledger.decide_open(envelope[0])
-    data = answer[0] if answer else None
-    yield from _judge_classes(envelope)
-    yield from _judge_envelope(transaction, envelope, data)
-    return data if data is not None else (yield from _data())
-
-
-def _lock_step(transaction: Transaction, mail: bytes, rcpts: list[bytes]) -> Dialogue[Reply]:
-    """One command, one reply; returns the reply to DATA."""
-    envelope: list[Reply] = []
-    for position, line in enumerate([mail, *rcpts]):
-        verb = "RCPT" if position else "MAIL"
-        step = Step(line, verb, during=Phase.MAIL, then=Phase.MAIL)
-        [reply] = yield step
-        envelope.append(reply)
-        if position and (reply.temporary or reply.permanent):
-            transaction.ledger.decide(position - 1, reply)
-        if reply.code == 421 or reply.intermediate or not envelope[0].positive:
-            break
-    yield from _judge_classes(envelope)
-    yield from _judge_envelope(transaction, envelope, None)
-    return (yield from _data())
+def _once_more(transaction: Transaction) -> Dialogue[Reply]:
+    """The same with DATA, after BDAT was refused as nothing the server knows, and RSET was not."""
+    transaction.chunked, transaction.unchunkable = False, True
+    transaction.ledger.begin_again()
+    return (yield from deliver(transaction))
 
 
 def _data() -> Dialogue[Reply]:
@@ -181,69 +117,148 @@ def _data() -> Dialogue[Reply]:
     return reply
 
 
-def _judge_classes(envelope: Sequence[Reply]) -> Generator[Step, list[Reply], None]:
-    """MAIL and RCPT are answered with 2yz, 4yz or 5yz, and with nothing else."""
-    for position, reply in enumerate(envelope):
-        if reply.intermediate:
-            yield from broken(reply, "RCPT" if position else "MAIL")
+# -- with BDAT -----------------------------------------------------------------------------
 
 
-def _judge_envelope(
-    transaction: Transaction, envelope: Sequence[Reply], data: Reply | None
-) -> Generator[Step, list[Reply], None]:
-    """Raise if MAIL was refused, or if nobody is left to send the message to.
+def _in_one_write(transaction: Transaction, mail: bytes, rcpts: list[bytes]) -> Dialogue[Reply | None]:
+    """Envelope, BDAT and content at once; None if the same is to be done with DATA."""
+    ledger, content = transaction.ledger, transaction.prepared.content
+    lines, verbs = with_reset(
+        transaction,
+        [mail, *rcpts, commands.bdat(content.size or 0, last=True)],
+        ["MAIL", *["RCPT"] * len(rcpts), _END],
+    )
+    before = len(lines) - 1
+    step = Step(
+        b"".join(lines),
+        *verbs,
+        owed=before + (len(rcpts) if transaction.lmtp else 1),
+        lines=before,
+        count=partial(_owed_by_lmtp, len(rcpts), before) if transaction.lmtp else None,
+        during=Phase.CONTENT,
+        content=content,
+        chunked=True,
+        on_end=ledger.end_left,
+        progress=transaction.progress,
+        last=True,
+    )
+    try:
+        yield step
+    except BaseException:
+        _note_one_write(transaction, step, before)
+        raise
+    if len(step.received) == step.owed and max(step.received).code < 300:  # what mostly happens
+        return ledger.accept(step.received[-1], step.verdicts if transaction.lmtp else None)
+    return (yield from _judged_one_write(transaction, step, before))
 
-    Args:
-        data: the reply to DATA, if that left in the same write.
-    """
-    ledger, mail = transaction.ledger, envelope[0]
-    if not mail.positive:
-        ledger.decide_open(mail)
-        # Somebody accepted after a refused MAIL, and a 354: a dot would send him an empty message.
-        accepted = any(reply.positive for reply in envelope[1:])
-        yield from _leave_envelope(mail, data, dot=not accepted and not transaction.lmtp)
-        raise SMTPSenderRefused(mail.code, mail.message, transaction.prepared.sender.text, reply=mail)
-    refusals = [reply for reply in envelope[1:] if not reply.positive]
-    closing = refusals[-1] if refusals and refusals[-1].code == 421 else None
-    if closing is not None:
-        # The transaction ends with the connection: who was accepted before is refused for now.
-        ledger.decide_open(closing)
-    elif refusals and transaction.all_or_nothing:
-        ledger.as_a_whole = Delivery.REFUSED
-    elif ledger.open:
-        return
-    refused = ledger.refused
-    yield from _leave_envelope(closing or refusals[0], data, dot=not transaction.lmtp)
-    raise SMTPRecipientsRefused(refused)
+
+def _note_one_write(transaction: Transaction, step: Step, before: int) -> list[Reply]:
+    """Write down what the replies so far decide; returns those to the envelope."""
+    envelope = without_reset(transaction, step.received[:before])
+    verdicts = step.verdicts
+    # Who takes the content of a refused sender's message is not to be believed in either.
+    if not verdicts or verdicts[0].code >= 300 or envelope[0].positive:
+        note(transaction.ledger, envelope)
+        _note_verdicts(transaction.ledger, verdicts, lmtp=transaction.lmtp)
+    return envelope
 
 
-def _leave_envelope(refusal: Reply, data: Reply | None, *, dot: bool) -> Generator[Step, list[Reply], None]:
-    """Get out of an envelope that leads nowhere, or give the connection up."""
-    if data is not None and data.intermediate:
-        if not dot:
-            yield give_up()
-            return
-        with contextlib.suppress(*_GONE):
-            yield from _lone_dot()
-        return
-    if data is not None and data.positive:
+def _judged_one_write(transaction: Transaction, step: Step, before: int) -> Dialogue[Reply | None]:
+    envelope = _note_one_write(transaction, step, before)
+    yield from judge_classes(envelope)
+    if not envelope[0].positive and any(reply.positive for reply in step.verdicts):
+        yield from broken(step.verdicts[0], _END)
+    if (refusal := judged(transaction, envelope)) is not None:
+        if not transaction.shared:
+            yield from reset_after(refusal.reply)
+        raise refusal.error
+    return (yield from _after_chunk(transaction, step))
+
+
+def _owed_by_lmtp(recipients: int, lines: int, received: Sequence[Reply]) -> int:
+    """How many replies there will be: one for each recipient accepted, one if there is none."""
+    refused = sum(reply.code >= 400 for reply in received[lines - recipients : lines])
+    return lines + max(1, recipients - refused)
+
+
+def _in_chunks(transaction: Transaction) -> Dialogue[Reply | None]:
+    """BDAT and content behind an envelope that stands; None if the same is to be done with DATA."""
+    content, ledger = transaction.prepared.content, transaction.ledger
+    whole = isinstance(content, InMemory)
+    step = Step(
+        commands.bdat(content.size or 0, last=True) if whole else b"",
+        _END,
+        owed=len(ledger.open) if transaction.lmtp else 1,
+        lines=0,
+        during=Phase.CONTENT,
+        content=content,
+        chunked=True,
+        seven_bit="8bitmime" not in transaction.extensions,
+        on_end=ledger.end_left,
+        progress=transaction.progress,
+        last=True,
+    )
+    if transaction.lmtp and not whole:
+        step.count = partial(_owed_by_chunks, step)
+    bad: Reply | None = None
+    try:
+        yield step
+    finally:
+        bad = _bad_chunk(step)
+        if bad is None and step.ended:
+            _note_verdicts(ledger, step.verdicts, lmtp=transaction.lmtp)
+        elif bad is not None and bad.code >= 400 and not any(reply.positive for reply in step.verdicts):
+            ledger.decide_open(bad)  # it was not the last: the transaction is over
+    if bad is None:
+        return (yield from _after_chunk(transaction, step))
+    transaction.unchunkable = step.received[0].code in _NOT_IMPLEMENTED
+    yield from _leave_chunks(transaction, step, bad)
+    raise SMTPDataError(bad.code, bad.message, reply=bad, command=_END)
+
+
+def _bad_chunk(step: Step) -> Reply | None:
+    """The first no to a chunk before the last; what is said to those behind it is no news."""
+    return next((reply for reply in step.received[: step.lines] if not reply.positive), None)
+
+
+def _owed_by_chunks(step: Step, received: Sequence[Reply]) -> int:
+    """In LMTP nobody knows how many replies the last chunk earns behind a refused one: none is awaited."""
+    return step.owed if _bad_chunk(step) is None else len(received)
+
+
+def _leave_chunks(transaction: Transaction, step: Step, bad: Reply) -> Generator[Step, list[Reply], None]:
+    """Get out of content of which a chunk was refused."""
+    taken = next((reply for reply in step.verdicts if reply.positive), None)
+    if bad.intermediate or taken is not None:
+        yield from broken(taken or bad, _END)
+    if not step.ended:
+        return  # the driver has dropped the connection
+    if transaction.lmtp:
         yield give_up()
-        return
-    yield from _reset_after_refusal(refusal)
+    elif not transaction.shared:
+        yield from reset_after(bad)
 
 
-def _lone_dot() -> Generator[Step, list[Reply], None]:
-    """End content that was never begun: the server went on though nobody was accepted (RFC 2920 3.1)."""
-    step = Step(commands.END_OF_CONTENT, "end of content", during=Phase.CONTENT, then=Phase.READY)
-    [reply] = yield step
-    if reply.intermediate:
-        yield give_up()
+def _after_chunk(transaction: Transaction, step: Step) -> Dialogue[Reply | None]:
+    """Judge what was said to the last chunk. What state a refused one leaves is undefined, hence RSET."""
+    ledger = transaction.ledger
+    try:
+        return (yield from _judged_verdicts(ledger, step, lmtp=transaction.lmtp))
+    except (SMTPDataError, SMTPRecipientsRefused):
+        refused = step.verdicts[0]
+        transaction.unchunkable = refused.code in _NOT_IMPLEMENTED
+        if transaction.shared:
+            raise
+        if refused.code not in _NOT_IMPLEMENTED or not isinstance(step.content, InMemory):
+            yield from reset_after(refused)
+            raise
+        answer = yield from reset()
+        if not answer.positive or step.content.binary:
+            raise
+        return None
 
 
-def _reset_after_refusal(refusal: Reply) -> Generator[Step, list[Reply], None]:
-    if refusal.code != 421:
-        with contextlib.suppress(*_GONE):
-            yield from reset()
+# -- with DATA -----------------------------------------------------------------------------
 
 
 def content(prepared: Prepared, ledger: Ledger, *, lmtp: bool = False) -> Dialogue[Reply]:
@@ -264,7 +279,7 @@ def content(prepared: Prepared, ledger: Ledger, *, lmtp: bool = False) -> Dialog
         # No recipient that we know of, in LMTP: then nobody knows how many replies there will be.
         yield from broken(data, "DATA")
     try:
-        accepted = yield from _content(prepared, ledger, lmtp=lmtp, seven_bit=False)
+        accepted = yield from _content(_content_step(prepared, ledger, lmtp=lmtp), ledger, lmtp=lmtp)
     except SMTPDataError as error:
         return Reply(error.smtp_code, error.smtp_error)
     except SMTPRecipientsRefused as error:
@@ -272,40 +287,77 @@ def content(prepared: Prepared, ledger: Ledger, *, lmtp: bool = False) -> Dialog
     return next(iter(ledger.refused.values()), accepted)
 
 
-def _content(prepared: Prepared, ledger: Ledger, *, lmtp: bool, seven_bit: bool) -> Dialogue[Reply]:
-    """The content, its end, and the reply, or in LMTP the replies, that decide."""
-    positions = ledger.open
-    step = Step(
+def _content_step(
+    prepared: Prepared,
+    ledger: Ledger,
+    *,
+    lmtp: bool,
+    seven_bit: bool = False,
+    progress: Progress | None = None,
+) -> Step:
+    return Step(
         b"",
-        "end of content",
-        owed=len(positions) if lmtp else 1,
+        _END,
+        owed=len(ledger.open) if lmtp else 1,
         during=Phase.CONTENT,
         content=prepared.content,
         seven_bit=seven_bit,
         on_end=ledger.end_left,
+        progress=progress,
         last=True,
     )
+
+
+def _content(step: Step, ledger: Ledger, *, lmtp: bool) -> Dialogue[Reply]:
+    """The content, its end, and the reply, or in LMTP the replies, that decide."""
     try:
         yield step
     finally:
         # Whatever ends this, what the server said in time counts. Before the end has left that can
         # be no 2yz, and a refusal is one of the transaction, so of everybody, in LMTP too.
-        early = not step.ended
-        for index, reply in enumerate(step.received):
-            if not (reply.intermediate or (early and reply.positive)):
-                for position in positions[index : index + 1 if lmtp and not early else None]:
-                    ledger.decide(position, reply)
-    replies = step.received
+        if step.ended:
+            _note_verdicts(ledger, step.received, lmtp=lmtp)
+        else:
+            for reply in step.received:
+                if reply.code >= 400:
+                    ledger.decide_open(reply)
+    return (yield from _judged_verdicts(ledger, step, lmtp=lmtp))
+
+
+# -- the reply that decides ----------------------------------------------------------------
+
+
+def _note_verdicts(ledger: Ledger, replies: Sequence[Reply], *, lmtp: bool) -> None:
+    """Write down what the replies to the end of the content decide: for one each in LMTP, else for all."""
+    if not lmtp:
+        if replies and not replies[0].intermediate:
+            ledger.decide_open(replies[0])
+        return
+    for position, reply in zip(ledger.open, replies, strict=False):
+        if not reply.intermediate:
+            ledger.decide(position, reply)
+
+
+def _judged_verdicts(ledger: Ledger, step: Step, *, lmtp: bool) -> Dialogue[Reply]:
+    """The reply that accepted the content.
+
+    Raises:
+        SMTPDataError: it was refused; in LMTP, `SMTPRecipientsRefused`, for each has a reply.
+        SMTPServerDisconnected: in LMTP, some replies never came.
+        SMTPProtocolError: what came cannot be an answer to content.
+    """
+    replies, early = step.verdicts, not step.ended
     bad = next((r for r in replies if r.intermediate or (early and r.positive)), None)
     if bad is not None:
-        yield from broken(bad, "end of content")
-    if len(replies) < step.owed and not early:
-        text = f"the server answered for {len(replies)} of {step.owed} recipients, then ended the session"
-        raise SMTPServerDisconnected(text, last_reply=replies[-1])
+        yield from broken(bad, _END)
+    if len(step.received) < step.owed and not early:
+        wanted = step.owed - step.lines
+        text = f"the server answered for {len(replies)} of {wanted} recipients, then ended the session"
+        raise SMTPServerDisconnected(text, last_reply=step.received[-1])
     good = next((reply for reply in replies if reply.positive), None)
     if good is None and lmtp:
         raise SMTPRecipientsRefused(ledger.refused)
     if good is None:
-        raise SMTPDataError(replies[0].code, replies[0].message, reply=replies[0], command="end of content")
+        raise SMTPDataError(replies[0].code, replies[0].message, reply=replies[0], command=_END)
     ledger.final = good
     return good

@@ -17,13 +17,14 @@ import asyncio
 import contextlib
 import hmac
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterator, Sequence
 from dataclasses import replace
 
 from . import addresses, commands, dialogues, opening, transactions
 from .bodies import opened
-from .connection import Connection, TLSSettings
+from .connection import Connection
 from .delivery import Ledger
+from .dialling import TLSSettings
 from .errors import SMTPHeloError, SMTPNotSupportedError, SMTPResponseException, SMTPServerDisconnected
 from .extensions import Extensions
 from .message import Body, prepare
@@ -32,6 +33,7 @@ from .replies import Reply
 from .sasl import Credentials
 from .steps import AuthObject, Dialogue, Phase, T
 from .timeouts import Timeouts
+from .turn import Lease, Turn
 
 _ENVELOPE_VERBS = frozenset({"MAIL", "RCPT", "RSET", "EHLO", "HELO", "LHLO", "DATA", "BDAT"})
 """After one of these by hand, who is in the envelope is the caller's own knowledge."""
@@ -55,23 +57,33 @@ class Verbs:
         self._credentials = settings.credentials
         self._connection: Connection | None = None
         self._connected_by_settings = False
-        self._turn = asyncio.Lock()
+        self._turn = Turn()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._auth_answers = 0
 
     # -- the turn ----------------------------------------------------------------------
 
-    @contextlib.asynccontextmanager
-    async def _my_turn(self) -> AsyncIterator[None]:
+    def _take_turn(self) -> Coroutine[object, object, Lease]:
+        """Wait for the turn. Replies to what others wrote before may still be owed."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self.is_connected and self._loop is not None and not self._loop.is_closed():
                 raise RuntimeError(
                     "this client is connected in another event loop: close it there, or use one a loop"
                 )
-            self._loop, self._turn, self._connection = loop, asyncio.Lock(), None
-        async with self._turn:
+            self._loop, self._turn, self._connection = loop, Turn(), None
+        return self._turn.take()
+
+    @contextlib.asynccontextmanager
+    async def _my_turn(self) -> AsyncIterator[None]:
+        """The turn, on a connection that owes nothing."""
+        lease = await self._take_turn()
+        try:
+            if self._connection is not None:
+                await self._connection.protocol.idle()
             yield
+        finally:
+            lease.give_back()
 
     def _connected(self) -> Connection:
         if self._connection is None:

@@ -302,6 +302,20 @@ _REST = (
         rounds=1,
         plots=("memory",),
     ),
+    *(
+        Work(
+            key=f"stall-{style}",
+            title=f"longest stall of the loop while 25 MiB are sent as {what}",
+            kind="stall",
+            core=(PEER, *_ours("message", loops=STOCK)),
+            extra=(PEER_UV, *_ours("message", loops=UV)),
+            unit="ms",
+            size=25 * MIB,
+            style=style,
+            rounds=2,
+        )
+        for style, what in (("bytes", "bytes"), ("attachment", "an attachment"))
+    ),
     Work(
         key="idle",
         title="memory of an idle connection",

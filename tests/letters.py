@@ -7,7 +7,8 @@ from email import policy
 from email.message import EmailMessage, Message
 
 from aiosmtpclient.content import InMemory
-from aiosmtpclient.message import Prepared, prepare_message, serialise
+from aiosmtpclient.message import Prepared, prepare_message
+from aiosmtpclient.message_objects import as_content
 
 POLICIES = [policy.compat32, policy.default, policy.SMTP, policy.SMTPUTF8]
 
@@ -35,7 +36,7 @@ def parsed(octets: bytes, by: policy.Policy = policy.compat32) -> Message:
 
 
 def sent(message: Message, *, eightbitmime: bool = True, utf8: bool = False) -> bytes:
-    return serialise(message, eightbitmime=eightbitmime, utf8=utf8)
+    return as_content(message, eightbitmime=eightbitmime, utf8=utf8).data
 
 
 def ready(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from aiosmtpclient import addresses
 from aiosmtpclient.addresses import (
+    Address,
     domain_to_ascii,
     header_needs_smtputf8,
     header_with_ascii_domains,
@@ -87,10 +88,16 @@ def test_what_is_no_part_of_the_address_is_taken_off(given: str) -> None:
     assert recipient(given).text is given
 
 
-def test_an_address_names_its_parts() -> None:
-    address = recipient("Bob <b@Bücher.example>")
-    assert (address.local, address.domain) == ("b", "Bücher.example")
-    assert recipient("postmaster").domain == ""
+def test_an_address_keeps_what_was_given_and_what_goes_out() -> None:
+    assert recipient("Bob <b@x>") == Address("Bob <b@x>", b"b@x", needs_smtputf8=False)
+    assert recipient("Jörg <jörg@Bücher.example>") == Address(
+        "Jörg <jörg@Bücher.example>", "jörg@xn--bcher-kva.example".encode(), needs_smtputf8=True
+    )
+
+
+def test_an_address_that_others_hold_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        recipient("b@x").path = b"c@x"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("given", ["", "<>", " <> "])

@@ -350,7 +350,14 @@ def test_a_port_that_is_no_number_is_told_at_once(bad):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"pipelining": "stream"}, {"tls": "ssl"}, {"local_hostname": "a b"}, {"timeout": 0}, {"username": "\0"}],
+    [
+        {"pipelining": "steam"},
+        {"chunking": "on"},
+        {"tls": "ssl"},
+        {"local_hostname": "a b"},
+        {"timeout": 0},
+        {"username": "\0"},
+    ],
     ids=str,
 )
 def test_a_constructor_that_fails_leaves_nothing_that_complains(bad):

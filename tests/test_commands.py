@@ -1,6 +1,7 @@
 """Each command as octets, and everything that must not get through the gate."""
 
 import base64
+import contextlib
 import traceback
 
 import pytest
@@ -113,6 +114,16 @@ def test_a_path_cannot_end_early(path: bytes, utf8: bool) -> None:
     for build in (commands.mail, commands.rcpt):
         with pytest.raises(ValueError, match="where none may be"):
             build(path, utf8=utf8)
+
+
+def test_the_octets_that_may_stand_anywhere_in_a_path_are_these() -> None:
+    passed = set()
+    for octet in range(256):
+        with contextlib.suppress(ValueError):
+            commands.mail(bytes([octet]))
+            commands.rcpt(b"a" + bytes([octet]) + b"@x")
+            passed.add(octet)
+    assert passed == set(range(0x21, 0x7F)) - set(b'<>"\\')
 
 
 def test_a_path_in_utf8_needs_smtputf8() -> None:

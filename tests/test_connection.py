@@ -40,7 +40,8 @@ from aiosmtpclient import (
     SMTPTLSError,
     Timeouts,
 )
-from aiosmtpclient.connection import Endpoint, TLSSettings
+from aiosmtpclient.commands import END_OF_CONTENT
+from aiosmtpclient.dialling import Endpoint, TLSSettings
 from aiosmtpclient.steps import Phase, Step, handshake
 from aiosmtpclient.testing import CertificateAuthority, MailServer, ScriptedServer
 from aiosmtpclient.testing.scripted import (
@@ -291,7 +292,7 @@ async def test_the_context_of_those_who_bring_none_is_made_once_and_off_the_loop
         return TRUSTING
 
     monkeypatch.setattr("aiosmtpclient.tls.default_context", default_context)
-    monkeypatch.setattr("aiosmtpclient.connection._default_context", None)
+    monkeypatch.setattr("aiosmtpclient.dialling._default_context", None)
     settings = TLSSettings(None, "localhost")
     assert await settings.made() == (TRUSTING, "localhost")
     assert await settings.made() == (TRUSTING, "localhost")
@@ -304,7 +305,7 @@ async def test_a_handshake_without_settings_is_a_mistake_of_ours():
         async with AsyncSMTP(server.host, server.port) as smtp:
             smtp._connection.security = None
             with pytest.raises(AssertionError):
-                await smtp._connection._perform(handshake())
+                await smtp._connection._act(handshake())
 
 
 @each_loop
@@ -338,12 +339,17 @@ async def test_content_of_any_size_arrives_whole(size):
 async def test_an_end_that_could_not_be_written_counts_as_gone(monkeypatch):
     """Once `write` was called, nobody can prove that it did not leave."""
 
-    def breaks(octets: bytes) -> None:
-        raise ZeroDivisionError
-
     async with ScriptedServer([*hello(), *envelope(TO), "DATA", GO, read_all()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
-            monkeypatch.setattr(smtp._connection.protocol, "write", breaks)
+            protocol = smtp._connection.protocol
+            write = protocol.write
+
+            def breaks(octets: bytes) -> None:
+                if octets.endswith(END_OF_CONTENT):
+                    raise ZeroDivisionError
+                write(octets)
+
+            monkeypatch.setattr(protocol, "write", breaks)
             error = await caught(send(smtp))
             assert isinstance(error, ZeroDivisionError)
             assert error.delivery is Delivery.UNKNOWN
@@ -662,5 +668,5 @@ async def test_a_step_that_writes_and_waits_for_nothing():
     """Silent steps move the phase only."""
     async with ScriptedServer([*hello(), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
-            assert await smtp._connection._perform(Step(owed=0, then=Phase.MAIL)) == []
+            assert await smtp._connection._act(Step(owed=0, then=Phase.MAIL)) == []
             assert smtp._connection.session.phase is Phase.MAIL

@@ -12,7 +12,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aiosmtpclient.content import InMemory, LineNormaliser, SourceKind, Stream, content_of, quotedata
+from aiosmtpclient.content import (
+    SLICE,
+    InMemory,
+    LineNormaliser,
+    SourceKind,
+    Stream,
+    content_of,
+    quotedata,
+)
 from aiosmtpclient.errors import SMTPNotSupportedError
 
 BODIES = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"x", b"\xe9"]), max_size=24).map(b"".join)
@@ -147,6 +155,38 @@ def test_slices_may_be_any_octets_but_not_text() -> None:
             LineNormaliser().feed(wrong)  # type: ignore[arg-type]
 
 
+SHORT = [bytes(octets) for length in range(6) for octets in itertools.product(b"\r\n.\0x", repeat=length)]
+"""Every body of up to five octets that are all there is to know about."""
+
+
+@pytest.mark.parametrize("stuff", [True, False])
+def test_every_short_body_in_all_possible_slices_is_what_it_is_in_one_piece(stuff: bool) -> None:
+    for body in SHORT:
+        expected = None
+        if b"\0" not in body:
+            content = InMemory.of(body)
+            expected = content.stuffed() if stuff else content.data
+        for cuts in range(2 ** max(0, len(body) - 1)):
+            slices = cut(body, [place for place in range(1, len(body)) if cuts >> (place - 1) & 1])
+            normaliser = LineNormaliser(stuff=stuff)
+            if expected is None:
+                with pytest.raises(ValueError, match="NUL"):
+                    through(normaliser, slices)
+            else:
+                assert through(normaliser, slices) == expected
+                assert normaliser.size == content.size
+
+
+def test_a_slice_that_is_certainly_right_is_only_counted() -> None:
+    normaliser = LineNormaliser(stuff=False)
+    normaliser.count(b"a\r\n")
+    assert (normaliser.size, normaliser.eightbit) == (3, False)
+    normaliser.count(b"\xe9\r\n")
+    assert (normaliser.size, normaliser.eightbit) == (6, True)
+    with pytest.raises(ValueError, match="NUL"):
+        normaliser.count(b"\0\r\n")
+
+
 # In memory
 
 
@@ -177,7 +217,169 @@ def test_ascii_text_is_content_and_other_text_is_not() -> None:
 
 
 def test_the_content_is_not_in_the_repr() -> None:
-    assert "secret" not in repr(InMemory.of(b"secret"))
+    assert repr(InMemory.of(b"secret")) == "<InMemory 8 octets>"
+    assert repr(Stream.of([b"secret"])) == "<Stream of iterable>"
+
+
+def test_contents_are_equal_if_the_same_octets_leave_in_the_same_way() -> None:
+    assert InMemory.of(b"a\nb") == InMemory(b"a\r\nb\r\n")
+    assert InMemory.of(b"a\n") != InMemory.of(b"b\n")
+    assert InMemory.of(b"a\r\n") != InMemory.as_is(b"a\r\n")
+    assert InMemory.of(b"a\n") != b"a\r\n"
+
+
+# In slices, as it leaves
+
+
+@pytest.fixture
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices so small that every short body is a large one."""
+    monkeypatch.setattr("aiosmtpclient.content.SLICE", 2)
+
+
+def joined(content: InMemory, *, stuff: bool) -> bytes:
+    slices = [bytes(octets) for octets in content.slices(stuff=stuff)]
+    assert b"" not in slices
+    return b"".join(slices)
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_every_short_body_leaves_in_slices_as_in_one_piece() -> None:
+    for body in SHORT:
+        if b"\0" in body:
+            with pytest.raises(ValueError, match="NUL"):
+                InMemory.of(body)
+            continue
+        content = InMemory.of(body)
+        assert joined(content, stuff=True) == content.stuffed() == stuffed(body)
+        assert joined(content, stuff=False) == content.data == whole(body)
+        assert content.size == len(whole(body))
+
+
+@pytest.mark.usefixtures("small_slices")
+@given(BODIES, st.lists(st.integers(0, 48), max_size=8))
+def test_pieces_of_any_length_leave_as_the_whole_would(body: bytes, places: list[int]) -> None:
+    content = InMemory.of_pieces(cut(body, places))
+    assert joined(content, stuff=True) == stuffed(body)
+    assert joined(content, stuff=False) == content.data == whole(body)
+    assert (content.size, content.eightbit) == (len(whole(body)), b"\xe9" in body)
+    right = InMemory.of_pieces(cut(whole(body), places), clean=True)
+    assert joined(right, stuff=True) == stuffed(body)
+    assert joined(right, stuff=False) == whole(body)
+    assert (right.size, right.eightbit) == (content.size, content.eightbit)
+
+
+@pytest.mark.usefixtures("small_slices")
+@given(st.lists(st.text(alphabet="\n.x\udce9", max_size=8)), st.lists(BODIES))
+def test_texts_among_the_pieces_have_line_feeds(texts: list[str], octets: list[bytes]) -> None:
+    pieces = [piece for pair in itertools.zip_longest(octets, texts) for piece in pair if piece]
+    model = b"".join(
+        piece.encode("ascii", "surrogateescape").replace(b"\n", b"\r\n") if isinstance(piece, str) else piece
+        for piece in pieces
+    )
+    content = InMemory.of_pieces(pieces)
+    assert joined(content, stuff=True) == stuffed(model)
+    assert joined(content, stuff=False) == content.data == whole(model)
+    assert (content.size, content.eightbit) == (len(whole(model)), b"\xe9" in model)
+
+
+def test_small_pieces_may_be_texts_too() -> None:
+    content = InMemory.of_pieces([b"a\r\n", "b\n.\n"], clean=True)
+    assert content == InMemory(b"a\r\nb\r\n.\r\n")
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n", b"\r"])
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_large_octets_of_every_kind_leave_as_the_model_says(kind: type, end: bytes) -> None:
+    body = b"".join(b"%s%05d%s" % (b"." * (number % 3), number, end) for number in range(2 * SLICE // 7))
+    content = content_of(kind(body))
+    assert isinstance(content, InMemory)
+    assert joined(content, stuff=True) == stuffed(body)
+    assert joined(content, stuff=False) == whole(body)
+    assert content.size == len(whole(body))
+    assert max(len(octets) for octets in content.slices(stuff=True)) <= 2 * SLICE
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
+def test_large_text_leaves_as_its_octets_would(end: str) -> None:
+    text = f"some words{end}.{end}" * (SLICE // 8) + "end"
+    content = content_of(text)
+    assert isinstance(content, InMemory)
+    assert content == InMemory.of(text.encode())
+    assert content.data.endswith(b".\r\nend\r\n")
+
+
+def test_octets_that_are_right_leave_uncopied() -> None:
+    body = b"a line, and a dot.\r\n" * SLICE
+    slices = list(InMemory.of(body).slices(stuff=True))
+    assert len(slices) > 10
+    assert all(isinstance(octets, memoryview) and octets.obj is body for octets in slices)
+    # One leading dot is a copy of one slice.
+    dotted = body[: len(body) // 2 // 20 * 20] + b"." + body
+    kinds = [type(octets) for octets in InMemory.of(dotted).slices(stuff=True)]
+    assert kinds.count(bytes) == 1
+    assert all(type(octets) is memoryview for octets in InMemory.of(dotted).slices(stuff=False))
+
+
+def test_a_missing_line_end_does_not_make_a_copy_of_it_all() -> None:
+    body = b"a line\r\n" * SLICE + b"end"
+    content = InMemory.of(body)
+    *slices, last = content.slices(stuff=True)
+    assert all(isinstance(octets, memoryview) and octets.obj is body for octets in slices)
+    assert last == b"\r\n"
+    assert content.size == len(body) + 2
+
+
+@pytest.mark.parametrize("place", [0, SLICE - 1, SLICE, 3 * SLICE])
+def test_a_nul_is_found_wherever_it_stands_in_large_octets(place: int) -> None:
+    octets = bytearray(b"x" * (3 * SLICE + 1))
+    octets[place] = 0
+    for clean in (True, False):
+        with pytest.raises(ValueError, match="NUL"):
+            InMemory.of(bytes(octets), clean=clean)
+
+
+@pytest.mark.parametrize("place", [0, SLICE - 1, SLICE, 3 * SLICE])
+def test_an_8_bit_octet_is_found_wherever_it_stands_in_large_octets(place: int) -> None:
+    octets = bytearray(b"x" * (3 * SLICE + 1))
+    assert not InMemory.of(octets).eightbit
+    octets[place] = 0xE9
+    assert InMemory.of(octets).eightbit
+
+
+def test_what_the_caller_changes_later_does_not_leave() -> None:
+    octets = bytearray(b"x" * 3 * SLICE)
+    content = InMemory.of(octets)
+    octets[:] = b"y" * len(octets)
+    assert content.data == b"x" * 3 * SLICE + b"\r\n"
+
+
+def test_octets_of_a_view_with_gaps_are_taken_as_well() -> None:
+    every_other = memoryview(b"ab" * 2 * SLICE)[::2]
+    assert InMemory.of(every_other).data == b"a" * 2 * SLICE + b"\r\n"
+
+
+# Binary content
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("octets", [b"", b"\0\r.\n.\r\n.\n\xff", b"\0\n.\r" * SLICE])
+def test_binary_content_leaves_octet_for_octet(kind: type, octets: bytes) -> None:
+    content = content_of(kind(octets), binary=True)
+    assert isinstance(content, InMemory)
+    assert content.binary
+    assert content.size == len(octets)
+    assert content.data == joined(content, stuff=False) == octets
+    with pytest.raises(AssertionError):
+        content.slices(stuff=True)
+
+
+def test_other_content_is_not_binary() -> None:
+    assert not InMemory.of(b"a").binary
+    assert not Stream.of([b"a"]).binary
+    stream = content_of([b"a"], binary=True)
+    assert isinstance(stream, Stream)
+    assert stream.binary
 
 
 # Streams

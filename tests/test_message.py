@@ -6,6 +6,8 @@ import contextlib
 import io
 import pathlib
 import pickle
+import subprocess
+import sys
 from email import policy
 from email.header import Header
 from email.headerregistry import Address, Group
@@ -112,6 +114,29 @@ def test_what_must_be_read_first_stays_unread(source: object) -> None:
     content = plain("a@x", "b@y", source).content
     assert isinstance(content, Stream)
     assert content.source is source
+
+
+@pytest.mark.parametrize("content", [b"\0\r.\n\xff", [b"\0"], pathlib.Path("x.bin")])
+def test_binary_content_is_neither_checked_nor_changed(content: object) -> None:
+    prepared = prepare("a@x", "b@y", content, eightbitmime=False, smtputf8=False, binary=True)  # type: ignore[arg-type]
+    assert prepared.content.binary
+    if isinstance(content, bytes):
+        assert data(prepared) == content
+
+
+def test_a_message_object_is_not_binary() -> None:
+    with pytest.raises(ValueError, match="BINARYMIME"):
+        prepare("a@x", "b@y", modern(), eightbitmime=True, smtputf8=True, binary=True)
+
+
+def test_what_message_objects_need_is_not_imported_before_one_is_sent() -> None:
+    script = (
+        "import sys, aiosmtpclient.message as m\n"
+        "m.prepare('a@x', 'b@y', b'octets', eightbitmime=True, smtputf8=True)\n"
+        "print([name for name in sys.modules if name.endswith(('message_objects', 'headerregistry'))])"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(("sender", "recipients"), [("jörg@x", ["b@y"]), ("a@x", ["b@y", "jörg@x"])])
@@ -400,6 +425,31 @@ def test_a_header_object_cannot_add_a_header_either() -> None:
     message["To"] = "b@y"
     with pytest.raises(ValueError, match="header injection: the header block does not have To"):
         sent(message)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"\r\n",
+        b"From: a@x\r\n",
+        b" From: a@x\r\n\r\n",
+        b"From: a@x\r\n\r\nTo: b@y\r\n\r\n",
+        b"From: a@x\r\nTo: b@y\r\nBcc: hidden@z\r\n\r\n",
+        b"From: a@x\r\nBcc: hidden@z\r\nTo: b@y\r\n\r\n",
+        b"From: a@x\r\nTo: b@y\nBcc: hidden@z\r\n\r\n",
+        b"From: a@x\r\nTo: b@y\rBcc: hidden@z\r\n\r\n",
+        b"From: a@x\r\nTo: b@y\r\n",
+        b"From : a@x\r\nTo: b@y\r\n\r\n",
+        b"From\r\nTo: b@y\r\n\r\n",
+        b"",
+    ],
+)
+def test_whatever_was_written_must_have_the_fields_of_the_message(
+    block: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiosmtpclient.message_objects.write", lambda *given: ([block], True))
+    with pytest.raises(ValueError, match="header injection"):
+        sent(legacy(("From", "a@x"), ("To", "b@y")))
 
 
 def test_a_line_break_in_a_part_is_an_error_too() -> None:

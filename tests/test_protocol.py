@@ -19,6 +19,7 @@ from aiosmtpclient.protocol import HIGH_WATER, SMTPProtocol
 from aiosmtpclient.replies import Reply
 from aiosmtpclient.session import Session
 from aiosmtpclient.steps import Phase, Step
+from aiosmtpclient.timeouts import Timeouts
 
 PEER = "mail.test:25"
 OK = b"250 ok\r\n"
@@ -112,11 +113,13 @@ class Transport(asyncio.Transport):
 class Wire:
     """A protocol on a fake transport, after the greeting."""
 
-    def __init__(self, *, greeting: bool = True, loop: object = None) -> None:
+    def __init__(
+        self, *, greeting: bool = True, loop: object = None, timeouts: Timeouts | None = None
+    ) -> None:
         self.clock = Clock()
         self.session = Session(PEER)
         self.transport = Transport()
-        self.protocol = SMTPProtocol(self.session, loop or self.clock)  # type: ignore[arg-type]
+        self.protocol = SMTPProtocol(self.session, loop or self.clock, timeouts)  # type: ignore[arg-type]
         self.protocol.connection_made(self.transport)
         if greeting:
             self.receive(b"220 hi\r\n")
@@ -188,9 +191,9 @@ def test_a_future_that_nobody_waits_for_any_more_still_takes_its_reply() -> None
     assert next_one.result() == [Reply(250, b"yours")]
 
 
-def test_a_step_that_earns_nothing_has_no_future_and_a_step_without_octets_writes_nothing() -> None:
+def test_a_step_that_earns_nothing_is_not_waited_for_and_a_step_without_octets_writes_nothing() -> None:
     wire = Wire()
-    assert wire.protocol.send(Step(b"*\r\n", owed=0)) is None
+    assert wire.send(Step(b"*\r\n", owed=0)).result() == []
     wire.send(Step(b"", "the caller's command"))
     assert wire.transport.wrote == [b"*\r\n"]
 
@@ -402,11 +405,17 @@ def test_a_reset_is_the_cause_of_the_error() -> None:
 # The clock
 
 
-def watched(seconds: float | None = 60.0, *steps: Step) -> tuple[Wire, list[asyncio.Future[list[Reply]]]]:
-    wire = Wire()
-    waiters = [wire.send(step) for step in steps or [command("MAIL")]]
-    wire.protocol.watch(seconds, "MAIL")
-    return wire, waiters
+def watched(
+    timeouts: Timeouts | float | None = 60.0, *steps: Step
+) -> tuple[Wire, list[asyncio.Future[list[Reply]]]]:
+    wire = Wire(timeouts=Timeouts.of(timeouts))
+    return wire, [wire.send(step) for step in steps or [command("MAIL")]]
+
+
+def filled(wire: Wire, octets: int = 1000) -> None:
+    """The transport took as much as it takes, and says so."""
+    wire.transport.buffered = octets
+    wire.protocol.pause_writing()
 
 
 def test_a_server_that_does_not_answer_in_time_is_left() -> None:
@@ -456,10 +465,38 @@ def test_lines_of_one_long_reply_do_not_keep_it_alive_either() -> None:
     assert isinstance(failure_of(waiter), SMTPTimeoutError)
 
 
+def test_a_step_may_have_a_patience_of_its_own() -> None:
+    wire, [waiter] = watched(60.0, Step(b"", "BDAT", patience=10.0))
+    wire.clock.advance(10.0)
+    assert str(failure_of(waiter)) == f"{PEER} took longer than 10 s (BDAT)"
+
+
+def test_the_reply_to_the_content_has_more_time_than_those_to_commands() -> None:
+    step = Step(b"MAIL\r\n", "MAIL", "end of content", owed=2, lines=1, content=InMemory.of(b"x"))
+    wire = Wire(timeouts=Timeouts(reply=60.0, final=600.0))
+    waiter = wire.protocol.send(step, b"x\r\n.\r\n")
+    assert waiter is not None
+    wire.clock.advance(59.0)
+    wire.receive(OK)
+    wire.clock.advance(599.0)
+    assert not waiter.done()
+    wire.clock.advance(1.0)
+    assert str(failure_of(waiter)) == f"{PEER} took longer than 600 s (end of content)"
+
+
+def test_what_is_written_behind_others_has_its_time_from_when_it_is_next() -> None:
+    wire, waiters = watched(60.0, command("MAIL"), command("NOOP"))
+    wire.clock.advance(59.0)
+    wire.receive(OK)
+    wire.clock.advance(59.0)
+    assert [waiter.done() for waiter in waiters] == [True, False]
+    wire.clock.advance(1.0)
+    assert str(failure_of(waiters[1])) == f"{PEER} took longer than 60 s (NOOP)"
+
+
 def test_an_upload_that_moves_never_times_out_however_long_it_takes() -> None:
     wire, [waiter] = watched(60.0, upload())
-    wire.transport.buffered = 1000
-    wire.protocol.watch(60.0, "content")
+    filled(wire)
     for _ in range(100):
         wire.clock.advance(59.0)
         wire.transport.buffered -= 1
@@ -472,51 +509,55 @@ def test_an_upload_that_moves_never_times_out_however_long_it_takes() -> None:
 
 def test_an_upload_that_stands_still_times_out() -> None:
     wire, [waiter] = watched(60.0, upload())
-    wire.transport.buffered = 1000
-    wire.protocol.watch(60.0, "content")
+    filled(wire)
+    wire.clock.advance(60.0)
+    assert isinstance(failure_of(waiter), SMTPTimeoutError)
+
+
+def test_an_upload_that_stands_still_times_out_though_the_reply_to_another_has_more_time() -> None:
+    before = Step(b"", "end of content", content=InMemory.of(b"x"), during=Phase.CONTENT)
+    wire = Wire(timeouts=Timeouts(write=60.0, final=600.0))
+    waiter = wire.protocol.send(before, b"x\r\n.\r\n")
+    assert waiter is not None
+    wire.send(upload())
+    filled(wire)
     wire.clock.advance(60.0)
     assert isinstance(failure_of(waiter), SMTPTimeoutError)
 
 
 def test_room_in_the_buffer_is_progress() -> None:
     wire, [waiter] = watched(60.0, upload())
-    wire.protocol.watch(60.0, "content")
     wire.protocol.pause_writing()
     wire.clock.advance(59.0)
     wire.protocol.resume_writing()
+    wire.protocol.pause_writing()
     wire.clock.advance(59.0)
     assert not waiter.done()
     wire.clock.advance(1.0)
     assert isinstance(failure_of(waiter), SMTPTimeoutError)
 
 
-def test_what_is_waited_for_while_content_leaves_is_named_by_whoever_writes_it() -> None:
-    wire, [waiter] = watched(5.0, upload())
-    wire.protocol.watch(0.5, "content")
+def test_content_that_does_not_leave_has_a_time_of_its_own() -> None:
+    wire, [waiter] = watched(Timeouts(reply=5.0, write=0.5, final=5.0), upload())
+    filled(wire)
     wire.clock.advance(0.5)
     assert str(failure_of(waiter)) == f"{PEER} took longer than 0.5 s (content)"
 
 
 def test_none_waits_for_ever() -> None:
     wire, [waiter] = watched(None)
+    filled(wire)
     wire.clock.advance(1e9)
     assert not waiter.done()
     assert wire.clock.timers == []
 
 
-def test_a_none_behind_a_number_stops_the_clock() -> None:
-    wire, [waiter] = watched(60.0)
-    wire.protocol.watch(None, "MAIL")
-    wire.clock.advance(1e9)
-    assert not waiter.done()
-
-
 def test_the_time_of_the_caller_is_not_the_servers() -> None:
-    wire, [waiter] = watched(60.0)
-    wire.protocol.unwatch()
-    wire.clock.advance(1000.0)
+    step = upload()
+    wire, [waiter] = watched(60.0, step)
+    wire.clock.advance(1000.0)  # the caller's iterator takes that long
     assert not waiter.done()
-    wire.protocol.watch(60.0, "MAIL")
+    wire.protocol.write_end(step, b"x\r\n.\r\n")
     wire.clock.advance(59.0)
     assert not waiter.done()
     wire.clock.advance(1.0)
@@ -529,21 +570,28 @@ def test_there_is_one_timer_a_connection_and_not_one_a_reply() -> None:
         wire.receive(OK)
         wire.clock.advance(0.01)
         wire.send(command())
-        wire.protocol.watch(60.0, "NOOP")
     assert len(wire.clock.timers) == 1
 
 
+def test_a_connection_that_owes_nothing_needs_no_timer() -> None:
+    wire, [waiter] = watched(60.0)
+    wire.receive(OK)
+    wire.clock.advance(60.0)
+    assert waiter.done()
+    assert wire.clock.live == []
+
+
 def test_a_shorter_wait_behind_a_longer_one_is_kept() -> None:
-    wire, [waiter] = watched(600.0)
-    wire.protocol.watch(1.0, "MAIL")
+    wire, [_, waiter] = watched(600.0, command(), Step(b"", "BDAT", patience=1.0))
+    wire.receive(OK)
     wire.clock.advance(1.0)
     assert isinstance(failure_of(waiter), SMTPTimeoutError)
     assert wire.clock.live == []
 
 
 def test_a_longer_wait_behind_a_shorter_one_is_kept() -> None:
-    wire, [waiter] = watched(1.0)
-    wire.protocol.watch(600.0, "MAIL")
+    wire, [_, waiter] = watched(600.0, Step(b"", "BDAT", patience=1.0), command())
+    wire.receive(OK)
     wire.clock.advance(599.0)
     assert not waiter.done()
     wire.clock.advance(1.0)
@@ -574,6 +622,7 @@ def test_a_connection_that_ended_does_not_time_out_besides(how: str) -> None:
     ends(wire, how)
     wire.clock.advance(1000.0)
     assert not isinstance(failure_of(waiter), SMTPTimeoutError)
+    wire.protocol.pause_writing()
     wire.protocol.resume_writing()
     assert wire.clock.live == []
 
@@ -581,28 +630,26 @@ def test_a_connection_that_ended_does_not_time_out_besides(how: str) -> None:
 def test_the_clock_may_run_before_there_is_a_transport() -> None:
     wire = Wire(greeting=False)
     wire.protocol.transport = None
-    wire.protocol.watch(60.0, "greeting")
+    waiter = wire.send(wire.session.greeting)
     wire.clock.advance(60.0)
-    error = failure_of(wire.send(wire.session.greeting))
-    assert str(error).startswith(f"{PEER} took longer than 60 s (greeting)")
+    assert str(failure_of(waiter)).startswith(f"{PEER} took longer than 60 s (greeting)")
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
 def test_a_server_that_waits_for_a_handshake_in_place_of_greeting_is_thought_of(encrypted: bool) -> None:
     wire = Wire(greeting=False)
     wire.session.encrypted = encrypted
-    wire.protocol.watch(60.0, "greeting")
+    waiter = wire.send(wire.session.greeting)
     wire.clock.advance(60.0)
-    error = failure_of(wire.send(wire.session.greeting))
-    assert ("use tls='implicit'" in str(error)) is not encrypted
+    assert ("use tls='implicit'" in str(failure_of(waiter))) is not encrypted
 
 
 # Flow control
 
 
-async def draining(wire: Wire, waiter: asyncio.Future[list[Reply]] | None = None) -> asyncio.Task[None]:
+async def draining(wire: Wire, step: Step | None = None) -> asyncio.Task[None]:
     """A task that waits for room, and has begun to."""
-    drain: Coroutine[Any, Any, None] = wire.protocol.drain(waiter)
+    drain: Coroutine[Any, Any, None] = wire.protocol.drain(step)
     task = asyncio.create_task(drain)
     await asyncio.sleep(0)
     return task
@@ -651,12 +698,12 @@ async def test_an_answer_in_the_middle_of_the_content_is_noticed_while_the_trans
     step.owed = owed
     waiter = wire.send(step)
     wire.protocol.pause_writing()
-    task = await draining(wire, waiter)
+    task = await draining(wire, step)
     assert not task.done()
     wire.receive(b"552 too much\r\n")
     await task
     assert step.received == [Reply(552, b"too much")]
-    await wire.protocol.drain(waiter)  # not waited for again
+    await wire.protocol.drain(step)  # not waited for again
     waiter.cancel()
 
 

@@ -15,6 +15,7 @@ from aiosmtpclient.protocol import SMTPProtocol
 from aiosmtpclient.replies import Reply
 from aiosmtpclient.session import Session
 from aiosmtpclient.steps import Phase, Step
+from aiosmtpclient.timeouts import Timeouts
 from aiosmtpclient.testing import CertificateAuthority
 
 pytestmark = pytest.mark.each_loop
@@ -170,7 +171,7 @@ async def test_a_server_that_says_nothing_is_left_in_time() -> None:
     async with connected(play) as protocol:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        protocol.watch(0.1, "greeting")
+        protocol.timeouts = Timeouts.of(0.1)
         with pytest.raises(SMTPTimeoutError, match=r"longer than 0\.1 s \(greeting\)"):
             await greeted(protocol)
         assert 0.09 <= loop.time() - started < 5
@@ -237,10 +238,11 @@ async def test_a_slow_reader_holds_the_writer_up_and_memory_stays_bounded(securi
         play = after_starttls(play)
     async with connected(play, tls=security == "TLS", starttls=security == "STARTTLS") as protocol:
         await greeted(protocol)
-        waiter = protocol.send(Step(b"", "end of content", content=InMemory.of(b"x"), during=Phase.CONTENT))
+        step = Step(b"", "end of content", content=InMemory.of(b"x"), during=Phase.CONTENT)
+        waiter = protocol.send(step)
         wrote = await fill(protocol)
         assert protocol._buffered() < 4 * 64 * 1024
-        drain = asyncio.create_task(protocol.drain(waiter))
+        drain = asyncio.create_task(protocol.drain(step))
         await asyncio.sleep(0)
         assert not drain.done()
         expected.set_result(wrote)
@@ -267,7 +269,6 @@ async def test_progress_shows_before_much_has_left_or_a_slow_upload_would_time_o
     async with connected(play, tls=security == "TLS", starttls=security == "STARTTLS") as protocol:
         await greeted(protocol)
         await fill(protocol)
-        protocol.watch(60.0, "content")
         before, took = protocol._unwritten, 0
         assert before > 0
         while protocol._buffered() >= before and protocol._paused:
@@ -304,6 +305,6 @@ async def test_a_server_that_refuses_in_the_middle_of_the_content_is_heard_thoug
         await fill(protocol)
         full.set()
         with contextlib.suppress(SMTPServerDisconnected):
-            await protocol.drain(waiter)
+            await protocol.drain(step)
         assert step.received == [Reply(552, b"too much")]
         assert not protocol.session.reusable

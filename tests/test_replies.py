@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import itertools
 import pickle
+import re
 import smtplib
 import unicodedata
 from collections.abc import Iterable
 from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aiosmtpclient import replies
@@ -354,6 +355,37 @@ def test_the_outcome_does_not_depend_on_how_the_octets_were_split(data: bytes, c
         parser = ReplyParser()
         parser.max_line = 40
         assert feed(parser, split_at(data, cuts)) == expected
+
+
+GRAMMAR = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+
+
+def by_the_grammar(data: bytes, max_line: int, max_reply: int) -> tuple[list[Reply], bool]:
+    """The replies in whole lines, and whether all of them fit, with no short cut for those of one line."""
+    read: list[Reply] = []
+    held: list[re.Match[bytes]] = []
+    for line in data.split(b"\n")[:-1]:
+        match = GRAMMAR.fullmatch(line.removesuffix(b"\r"))
+        if match is None or len(match[0]) > max_line:
+            return read, False
+        held.append(match)
+        if match[1] != held[0][1] or sum(len(each[0]) for each in held) > max_reply:
+            return read, False
+        if match[2] != b"-":
+            read.append(Reply(int(match[1]), b"\n".join((each[3] or b"").strip(b" \t\r") for each in held)))
+            held = []
+    return read, True
+
+
+@given(st.one_of(wild_streams, good_streams, st.binary()).map(lambda data: data + b"\n"))
+@example(b"250 one\r\n251 two\r\n250 three\n")
+@example(b"250-a\r\n250 " + b"x" * 36 + b"\r\n250 " + b"x" * 37 + b"\r\n250 ok\r\n")
+def test_a_reply_of_one_line_has_no_grammar_of_its_own(data: bytes) -> None:
+    with mock.patch.object(replies, "MAX_REPLY", 80):
+        parser = ReplyParser()
+        parser.max_line = 40
+        read, error = feed(parser, [data])
+    assert (read, error is None) == by_the_grammar(data, max_line=40, max_reply=80)
 
 
 # Side by side with smtplib

@@ -20,12 +20,13 @@ from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.parser import BytesHeaderParser
 from email.policy import EmailPolicy, Policy
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiosmtpclient.serialiser import Written, twin_of, write
+from aiosmtpclient.serialiser import Field, twin_of, write
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples" / "messages"
 STANDARD = pathlib.Path(sysconfig.get_path("stdlib")) / "test" / "test_email" / "data"
@@ -73,6 +74,20 @@ def by_library(message: Message, by: Policy) -> bytes:
     return buffer.getvalue()
 
 
+class Whole(NamedTuple):
+    """A message as octets, its long texts too."""
+
+    octets: bytes
+    clean: bool
+
+
+def whole(message: Message, by: Policy, fields: list[Field] | None = None) -> Whole:
+    pieces, clean = write(message, by, fields)
+    assert all(pieces)
+    octets = [piece.encode().replace(b"\n", b"\r\n") if isinstance(piece, str) else piece for piece in pieces]
+    return Whole(b"".join(octets), clean)
+
+
 def with_crlf(octets: bytes) -> bytes:
     lines = re.sub(rb"\r\n|\r|\n", b"\r\n", octets)
     return lines if lines.endswith(b"\r\n") else lines + b"\r\n"
@@ -99,7 +114,7 @@ def broken(message: Message) -> bool:
     ) or any(broken(each) for each in inner if isinstance(each, Message))
 
 
-def agree(message: Message, by: Policy) -> Written | None:
+def agree(message: Message, by: Policy) -> Whole | None:
     """Assert that both write the same, or neither; return what was written."""
     before = state(message)
     random.seed(7)
@@ -107,11 +122,11 @@ def agree(message: Message, by: Policy) -> Written | None:
         expected = by_library(message, by)
     except Exception:
         with pytest.raises(Exception):  # noqa: B017 - whatever the library raised
-            write(message, by)
+            whole(message, by)
         return None
     random.seed(7)
     try:
-        written = write(message, by)
+        written = whole(message, by)
     except ValueError:
         assert broken(message)
         return None
@@ -359,7 +374,7 @@ def test_a_usual_message_is_written_without_the_library() -> None:
     inner = letter()
     inner.set_content("Grüße\n", cte="8bit")
     message.add_attachment(inner)
-    octets, clean = write(message, MODERN)
+    octets, clean = whole(message, MODERN)
     assert clean
     assert octets.endswith(b"==--\r\n")
     assert b"\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n" in octets
@@ -372,15 +387,15 @@ def test_a_usual_message_of_the_old_kind_is_written_without_the_library() -> Non
     message.attach(MIMEText("Grüße\n", "plain", "utf-8"))
     message.attach(MIMEApplication(b"\0\xff" * 400))
     message.attach(MIMEMessage(letter()))
-    assert write(message, LEGACY).clean
+    assert whole(message, LEGACY).clean
 
 
 @pytest.mark.usefixtures("no_library")
 @pytest.mark.parametrize("by", [MODERN, LEGACY])
 def test_folded_headers_that_were_parsed_are_written_without_the_library(by: Policy) -> None:
     octets = b"Received: from a\r\n\tby b;\r\n  Mon, 01 Jan 2024 00:00:00 +0000\r\nSubject: \r\n\r\nbody\r\n"
-    assert write(email.message_from_bytes(octets, policy=by), by).octets == octets
-    assert write(email.message_from_bytes(octets.replace(b"\r", b""), policy=by), by) == (octets, True)
+    assert whole(email.message_from_bytes(octets, policy=by), by).octets == octets
+    assert whole(email.message_from_bytes(octets.replace(b"\r", b""), policy=by), by) == (octets, True)
 
 
 @pytest.mark.usefixtures("no_library")
@@ -388,7 +403,7 @@ def test_a_large_attachment_is_written_without_the_library() -> None:
     message = letter()
     content = random.Random(1).randbytes(300_000)
     message.add_attachment(content, maintype="application", subtype="zip", filename="a.zip")
-    octets, clean = write(message, MODERN)
+    octets, clean = whole(message, MODERN)
     assert clean
     assert email.message_from_bytes(octets).get_payload(1).get_payload(decode=True) == content  # type: ignore[union-attr]
 
@@ -404,24 +419,24 @@ def test_large_texts_are_the_same_wherever_they_are_cut(end: str) -> None:
 def test_a_final_line_end_is_added() -> None:
     message = Message()
     message.set_payload("a\nb")
-    assert write(message, LEGACY) == (b"\r\na\r\nb\r\n", True)
-    assert write(Message(), LEGACY) == (b"\r\n", True)
+    assert whole(message, LEGACY) == (b"\r\na\r\nb\r\n", True)
+    assert whole(Message(), LEGACY) == (b"\r\n", True)
 
 
 def test_line_ends_that_are_not_right_are_not_called_clean() -> None:
     message = Message()
     message.set_payload("a\rb\n")
-    assert not write(message, LEGACY).clean
+    assert not whole(message, LEGACY).clean
     # Octets over 127 in a parsed header keep the line ends that they came with.
     parsed = email.message_from_bytes(b"Subject: a\n caf\xe9\n\nbody\n")
-    assert write(parsed, LEGACY) == (b"Subject: a\n caf\xe9\r\n\r\nbody\r\n", False)
-    assert write(email.message_from_bytes(b"Subject: caf\xe9\n\nbody\n"), LEGACY).clean
+    assert whole(parsed, LEGACY) == (b"Subject: a\n caf\xe9\r\n\r\nbody\r\n", False)
+    assert whole(email.message_from_bytes(b"Subject: caf\xe9\n\nbody\n"), LEGACY).clean
 
 
 def test_other_fields_can_be_written_than_the_message_has() -> None:
     message = letter()
     for by in (MODERN, wire(Strict())):
-        octets = write(message, by, [("Subject", "other")]).octets
+        octets = whole(message, by, [("Subject", "other")]).octets
         assert octets == b"Subject: other\r\n\r\nHello\r\n"
     assert message["To"] is not None
 
@@ -466,7 +481,7 @@ def test_a_made_up_boundary_stands_in_no_part(monkeypatch: pytest.MonkeyPatch) -
     inner.attach(MIMEText("deep"))
     outer = parts("mixed")
     outer.attach(inner)
-    octets = write(outer, LEGACY).octets
+    octets = whole(outer, LEGACY).octets
     assert octets.count(b"--===============0000000000000000007==") == 2
     assert octets.count(b"--===============0000000000000000008==") == 2
 
@@ -526,7 +541,7 @@ def test_lines_that_start_with_from_are_marked_where_the_policy_says_so() -> Non
 
 
 def test_line_ends_are_those_of_the_policy() -> None:
-    assert write(letter(), policy.default) == (by_library(letter(), policy.default), False)
+    assert whole(letter(), policy.default) == (by_library(letter(), policy.default), False)
 
 
 def test_headers_are_folded_anew_where_the_policy_says_so() -> None:
@@ -602,7 +617,7 @@ def test_a_part_of_somebody_s_own_class_is_asked() -> None:
 def test_a_part_that_answers_in_its_own_way_is_asked() -> None:
     message = letter()
     message.get_payload = lambda *given: "other\n"  # type: ignore[assignment, method-assign]
-    written = write(message, MODERN)
+    written = whole(message, MODERN)
     assert (written.octets.endswith(b"\r\n\r\nother\r\n"), written.clean) == (True, False)
 
 
@@ -611,7 +626,7 @@ def test_a_preamble_that_is_no_text_is_the_library_s_error(attribute: str) -> No
     message = parts("mixed")
     setattr(message, attribute, 7)
     with pytest.raises(TypeError):
-        write(message, LEGACY)
+        whole(message, LEGACY)
 
 
 def _with(payload: object, kind: str) -> Message:
@@ -668,7 +683,7 @@ def test_a_content_type_that_is_an_object_is_asked(value: Header) -> None:
 @pytest.mark.parametrize("by", [MODERN, LEGACY])
 def test_the_parts_of_a_digest_are_messages(by: Policy) -> None:
     octets = b'Content-Type: multipart/digest; boundary="b"\n\n--b\n\nSubject: x\n\nbody\n\n--b--\n'
-    assert write(email.message_from_bytes(octets, policy=by), by) == (octets.replace(b"\n", b"\r\n"), True)
+    assert whole(email.message_from_bytes(octets, policy=by), by) == (octets.replace(b"\n", b"\r\n"), True)
 
 
 def test_8_bit_text_in_7_bits_is_encoded_by_the_library() -> None:
@@ -690,7 +705,7 @@ def test_a_line_break_in_a_header_is_an_error_in_every_part(value: str, by: Poli
     part.set_raw("Subject", value)
     message.attach(part)
     with pytest.raises(ValueError, match="'Subject' has a line break"):
-        write(message, by)
+        whole(message, by)
 
 
 @pytest.mark.parametrize("name", ["X\nBcc", "X: a\nBcc", "", "X Y", "Ünicode"])
@@ -701,7 +716,7 @@ def test_what_is_no_header_name_is_an_error_in_every_part(name: str, by: Policy)
     part.set_raw(name, "a")
     message.attach(part)
     with pytest.raises(ValueError, match="cannot be the name of a header"):
-        write(message, by)
+        whole(message, by)
 
 
 # --- Copies ---
@@ -721,5 +736,5 @@ def test_not_even_the_library_writes_on_the_caller_s_object() -> None:
     message.attach(parts("alternative"))
     message.attach(_with(parts("related"), "multipart/mixed"))
     before = state(message)
-    assert write(message, wire(Strict())).octets.count(b"boundary=") == 4
+    assert whole(message, wire(Strict())).octets.count(b"boundary=") == 4
     assert state(message) == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
@@ -38,5 +37,5 @@ def test_a_number_for_all_of_them_is_checked_too(seconds: float) -> None:
 
 
 def test_timeouts_that_many_clients_share_cannot_be_changed() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         Timeouts().final = 1.0  # type: ignore[misc]

@@ -329,8 +329,8 @@ async def test_a_dot_first_of_all_is_doubled(way):
 
 @pytest.mark.parametrize("way", WAYS[:-1])
 async def test_a_nul_never_leaves(way):
-    """A NUL is a ValueError; in a stream it means: no end of content, and dropped."""
-    streamed = way not in (as_bytes, bytearray, memoryview)
+    """A NUL is a ValueError; where it is only found on the way: no end of content, and dropped."""
+    streamed = way not in (as_bytes, bytearray, memoryview, as_file)
     script = [*hello(), *envelope(TO), "DATA", GO, read_all()] if streamed else [*hello(), *bye()]
     async with ScriptedServer(script) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:

@@ -340,7 +340,7 @@ async def test_a_context_is_made_where_none_is_given(wanted, monkeypatch):
         return TRUSTING
 
     monkeypatch.setattr("aiosmtpclient.tls.default_context", default_context)
-    monkeypatch.setattr("aiosmtpclient.connection._default_context", None)
+    monkeypatch.setattr("aiosmtpclient.dialling._default_context", None)
     server = MailServer(starttls=True) if wanted == "starttls" else MailServer(implicit_tls=True)
     async with server:
         for _ in range(2):

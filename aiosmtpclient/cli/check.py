@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 
 from aiosmtpclient import opening
 from aiosmtpclient.commands import hello
-from aiosmtpclient.connection import Connection, Endpoint, TLSSettings
+from aiosmtpclient.connection import Connection
+from aiosmtpclient.dialling import Endpoint, TLSSettings
 from aiosmtpclient.errors import SMTPException, SMTPTLSError
 from aiosmtpclient.extensions import Extensions
 from aiosmtpclient.opening import Settings
@@ -151,7 +152,7 @@ async def _readable(certificate: Certificate | None, settings: Settings) -> Cert
 
 
 def _with(settings: Settings, context: ssl.SSLContext) -> Settings:
-    return replace(settings, security=replace(settings.security, context=context))
+    return settings._replace(security=replace(settings.security, context=context))
 
 
 async def _visit(settings: Settings) -> Findings:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 
 from .job import Job, NotAvailable, Result
 
@@ -21,19 +23,25 @@ print(time.perf_counter() - begin)
 
 
 def measure(job: Job) -> Result:
-    """Import it four times: once to have it compiled, then the fastest of three counts.
+    """Import it six times: once to have it compiled, then the fastest of five counts.
 
     Raises:
         NotAvailable: it is not installed.
     """
-    times = []
-    for _ in range(4):
-        # -P: the folder this is started in is not where modules are looked for first.
-        ran = subprocess.run([sys.executable, "-P", "-c", _CODE, job.client], capture_output=True, text=True)
-        if ran.returncode == 3:
-            raise NotAvailable(f"{job.client} is not installed")
-        ran.check_returncode()
-        times.append(float(ran.stdout))
-    seconds = min(times[1:])
+    with tempfile.TemporaryDirectory(prefix="bytecode-") as folder:
+        seconds = min([_seconds(job.client, folder) for _ in range(6)][1:])
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return Result(seconds * 1000, seconds, 1, 0, 0, seconds, peak)
+
+
+def _seconds(module: str, bytecode: str) -> float:
+    # Whatever is set here, what was compiled is kept, as it is for users, and not beside the sources.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = bytecode
+    # -P: the folder this is started in is not where modules are looked for first.
+    command = [sys.executable, "-P", "-c", _CODE, module]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if ran.returncode == 3:
+        raise NotAvailable(f"{module} is not installed")
+    ran.check_returncode()
+    return float(ran.stdout)

@@ -10,7 +10,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["send", "connect", "memory", "file", "idle", "import"]
+Kind: TypeAlias = Literal["send", "connect", "memory", "file", "stall", "idle", "import"]
 Style: TypeAlias = Literal["bytes", "text", "attachment"]
 
 # What all clients say EHLO with: some would otherwise ask the DNS for it while the clock runs.
@@ -28,7 +28,8 @@ class Job:
 
     Attributes:
         kind: what is done: "send" messages; "connect", say hello and quit; "memory" for one
-            large message, for one "file"; "idle" connections; "import".
+            large message, for one "file"; "stall" of the loop by one large message; "idle"
+            connections; "import".
         client: which client, a key of the registry in `drivers.registry`.
         way: how it is asked to send; each client knows its own ways.
         loop: "asyncio" or "uvloop"; nothing to a client without a loop.

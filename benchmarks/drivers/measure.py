@@ -27,6 +27,7 @@ _HEAP_BLOCK = 4 << 20
 _BATCH_OCTETS = 96 << 20
 _BATCH_COUNT = 20_000
 _IDLE = 200
+_STALLS = 3
 Make = Callable[[], Client]
 
 
@@ -138,6 +139,46 @@ async def _warm_up_by(times: Callable[[int], Awaitable[None]], seconds: float) -
         count *= 2
 
 
+# -- the loop ------------------------------------------------------------------------------
+
+
+async def _stall(job: Job, make: Make) -> Result:
+    """For how many milliseconds nothing else ran on the loop while one large message was sent.
+
+    It is the longest such time in a send, and the best of three sends: what the machine had
+    to do besides is no stall of the client's.
+    """
+    source, client, gaps = MailSource(job), make(), []
+    await client.connect()
+    watch = Stopwatch()
+    for _ in range(_STALLS):
+        mails = source.take(1)
+        client.prepare(mails)
+        with watch:
+            gaps.append(await _longest_gap(client.send(mails)))
+        del mails
+    await client.quit()
+    return _result(min(gaps) * 1000, watch, _STALLS, 0, _STALLS)
+
+
+async def _longest_gap(work: Awaitable[None]) -> float:
+    gap, last = 0.0, time.perf_counter()
+
+    async def tick() -> None:
+        nonlocal gap, last
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.perf_counter()
+            gap, last = max(gap, now - last), now
+
+    ticking = asyncio.create_task(tick())
+    await asyncio.sleep(0)
+    await work
+    gap = max(gap, time.perf_counter() - last)
+    ticking.cancel()
+    return gap
+
+
 # -- memory --------------------------------------------------------------------------------
 
 
@@ -233,5 +274,6 @@ _KINDS: dict[Kind, Callable[[Job, Make], Awaitable[Result]]] = {
     "connect": _connect,
     "memory": _memory,
     "file": _file,
+    "stall": _stall,
     "idle": _idle,
 }

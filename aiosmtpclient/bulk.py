@@ -1,0 +1,146 @@
+"""Many messages: a window of them under way, and one outcome for each as it becomes known.
+
+Rules of this room:
+
+* Messages are taken from the caller's iterable one at a time, and no more of them than fit the
+  window: neither what is under way nor what is finished and not yet looked at grows without end.
+* What the iterable raises ends the run, after the outcomes of what was taken before.
+* A caller who stops early cancels what is under way; nothing is left running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from typing import Generic, TypeVar
+
+from .delivery import Outcome
+
+M = TypeVar("M")
+Carry = Callable[[int, M], Awaitable[Outcome]]
+"""Sends the message with this index, and says what became of it; raises nothing but cancellations."""
+
+
+async def one_by_one(
+    messages: Iterable[M] | AsyncIterable[M], carry: Carry[M]
+) -> AsyncGenerator[Outcome, None]:
+    """Send each message after the outcome of the one before was taken."""
+    index = 0
+    if isinstance(messages, AsyncIterable):
+        async for message in messages:
+            yield await carry(index, message)
+            index += 1
+    else:
+        for message in messages:
+            yield await carry(index, message)
+            index += 1
+
+
+async def in_window(
+    messages: Iterable[M] | AsyncIterable[M], carry: Carry[M], window: int, *, ordered: bool = False
+) -> AsyncGenerator[Outcome, None]:
+    """Send with so many messages under way.
+
+    Args:
+        messages: what to send.
+        carry: sends one.
+        window: how many are under way at most.
+        ordered: yield the outcomes in the order of the messages, not as they become known.
+    """
+    run = _Run(messages, carry, window)
+    try:
+        async for outcome in _in_order(run.outcomes()) if ordered else run.outcomes():
+            yield outcome
+    finally:
+        await run.stop()
+
+
+async def _in_order(outcomes: AsyncIterator[Outcome]) -> AsyncIterator[Outcome]:
+    early: dict[int, Outcome] = {}
+    index = 0
+    async for outcome in outcomes:
+        early[outcome.index] = outcome
+        while index in early:
+            yield early.pop(index)
+            index += 1
+
+
+class _Run(Generic[M]):
+    """Workers that take messages, and the outcomes that nobody has looked at yet."""
+
+    def __init__(self, messages: Iterable[M] | AsyncIterable[M], carry: Carry[M], window: int) -> None:
+        self._each = _feed(messages)
+        self._carry = carry
+        self._window = window
+        self._index = 0
+        self._turn = asyncio.Lock()
+        self._over = False
+        self._error: BaseException | None = None
+        self._done: deque[Outcome] = deque()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._workers = {asyncio.create_task(self._work()) for _ in range(window)}
+        for worker in self._workers:
+            worker.add_done_callback(self._left)
+
+    def _left(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        self._news.set()
+
+    async def _work(self) -> None:
+        while (taken := await self._take()) is not None:
+            outcome = await self._carry(*taken)
+            self._done.append(outcome)
+            self._news.set()
+            while len(self._done) >= self._window:
+                self._room.clear()
+                await self._room.wait()
+
+    async def _take(self) -> tuple[int, M] | None:
+        async with self._turn:  # an asynchronous generator cannot be asked twice at a time
+            if self._over:
+                return None
+            try:
+                message = await anext(self._each)
+            except StopAsyncIteration:
+                self._over = True
+                return None
+            except BaseException as error:
+                self._over = True
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                self._error = error
+                return None
+            index, self._index = self._index, self._index + 1
+            return index, message
+
+    async def outcomes(self) -> AsyncIterator[Outcome]:
+        while True:
+            while self._done:
+                yield self._done.popleft()
+                self._room.set()
+            if not self._workers:
+                break
+            self._news.clear()
+            if not self._done and self._workers:
+                await self._news.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def stop(self) -> None:
+        """Cancel what is under way, and wait for it."""
+        workers = list(self._workers)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        await self._each.aclose()
+
+
+async def _feed(messages: Iterable[M] | AsyncIterable[M]) -> AsyncGenerator[M, None]:
+    if isinstance(messages, AsyncIterable):
+        async for message in messages:
+            yield message
+    else:
+        for message in messages:
+            yield message

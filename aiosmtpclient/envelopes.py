@@ -1,0 +1,320 @@
+"""The envelope of a transaction: MAIL and every RCPT, written, read and judged, as dialogues.
+
+RFC 5321 section 3.3 is the sequence, RFC 2920 what may leave in one write. What comes behind
+the envelope, the content and the reply that decides, is in `transactions`.
+
+Rules of this room:
+
+* Everything is checked before the first octet leaves: a local failure at the second recipient
+  must not leave an envelope open at the server.
+* All replies of a group are read, and every one is looked at, before anything is judged.
+* What is learnt about a recipient goes into the ledger before anything else happens, also when
+  an error or a cancellation ends the dialogue half-way.
+* A refusal leaves the connection usable: RSET, and if that gets no 2yz, the connection is given
+  up. The refusal is the news in any case, whatever becomes of the connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Container, Generator, Sequence
+from typing import NamedTuple
+
+from . import commands
+from .delivery import Ledger
+from .dialogues import broken, reset
+from .errors import (
+    Delivery,
+    SMTPException,
+    SMTPNotSupportedError,
+    SMTPProtocolError,
+    SMTPRecipientsRefused,
+    SMTPSenderRefused,
+    SMTPServerDisconnected,
+    SMTPTimeoutError,
+)
+from .extensions import Extensions
+from .message import Prepared
+from .replies import Reply
+from .steps import Dialogue, Phase, Progress, Step, give_up
+
+GROUP = 1000
+"""Commands that leave in one write: what is outstanding stays bounded, however many recipients."""
+
+# The connection is gone; the refusal before it is still the news.
+_GONE = (SMTPServerDisconnected, SMTPProtocolError, SMTPTimeoutError)
+
+
+class Transaction:
+    """One message, ready to go: what `transactions.deliver` needs to know.
+
+    Attributes:
+        prepared: sender, recipients and content, checked.
+        extensions: what this server offers, after HELO nothing.
+        ledger: where the account is written.
+        lmtp: one reply a recipient after the content (RFC 2033).
+        pipelined: MAIL, every RCPT and DATA leave in one write, if the server offers it.
+        chunked: BDAT may be used, if the server offers it.
+        shared: others write behind the end of this content, before its reply is in.
+        unsettled: a chunk before this may have been refused, so RSET comes first.
+        all_or_nothing: one refused recipient refuses all.
+        esmtp: parameters may be sent: the server answered EHLO or LHLO.
+        mail_options: parameters for MAIL, as they go out.
+        rcpt_options: parameters for each RCPT.
+        progress: told how much of the content has left.
+        unchunkable: BDAT turned out not to be implemented.
+    """
+
+    __slots__ = (
+        "all_or_nothing", "chunked", "esmtp", "extensions", "ledger", "lmtp", "mail_options", "pipelined",
+        "prepared", "progress", "rcpt_options", "shared", "unchunkable", "unsettled",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        extensions: Extensions,
+        ledger: Ledger,
+        *,
+        lmtp: bool = False,
+        pipelined: bool = True,
+        chunked: bool = False,
+        shared: bool = False,
+        unsettled: bool = False,
+        all_or_nothing: bool = False,
+        esmtp: bool = True,
+        mail_options: Sequence[str] = (),
+        rcpt_options: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        self.prepared = prepared
+        self.extensions = extensions
+        self.ledger = ledger
+        self.lmtp = lmtp
+        self.pipelined = pipelined and extensions.pipelining
+        self.chunked = chunked and extensions.chunking
+        self.shared = shared
+        self.unsettled = unsettled
+        self.all_or_nothing = all_or_nothing
+        self.esmtp = esmtp
+        self.mail_options = mail_options
+        self.rcpt_options = rcpt_options
+        self.progress = progress
+        self.unchunkable = False
+
+
+# -- what is written -----------------------------------------------------------------------
+
+
+def lines_of(transaction: Transaction) -> tuple[bytes, list[bytes]]:
+    """MAIL and every RCPT, all checked before the first octet leaves.
+
+    Raises:
+        SMTPSenderRefused: the content is larger than the server takes.
+        SMTPNotSupportedError: an option needs an extension the server lacks.
+        ValueError: an address or option that must not go on the wire.
+    """
+    prepared, given = transaction.prepared, transaction.mail_options
+    names = {commands.option(option).partition("=")[0].upper() for option in given} if given else ()
+    if "SMTPUTF8" in names and not transaction.extensions.smtputf8:
+        raise SMTPNotSupportedError("the server does not offer SMTPUTF8, which mail_options ask for")
+    _refuse_too_large(transaction)
+    options = [*_own_options(transaction, names), *given] if transaction.esmtp else []
+    utf8 = bool(options) and (prepared.smtputf8 or "SMTPUTF8" in names)
+    mail = commands.mail(prepared.sender.path, options, utf8=utf8)
+    rcpt_options = transaction.rcpt_options if transaction.esmtp else ()
+    return mail, [commands.rcpt(r.path, rcpt_options, utf8=utf8) for r in prepared.recipients]
+
+
+def _own_options(transaction: Transaction, names: Container[str]) -> list[str]:
+    prepared, extensions = transaction.prepared, transaction.extensions
+    content, options = prepared.content, []
+    if extensions.size and content.size is not None and "SIZE" not in names:
+        options.append(f"SIZE={content.size}")
+    eightbit = prepared.smtputf8 or content.eightbit is not False
+    if eightbit and extensions.eightbitmime and "BODY" not in names:
+        options.append("BODY=8BITMIME")
+    if prepared.smtputf8 and "SMTPUTF8" not in names:
+        options.append("SMTPUTF8")
+    return options
+
+
+def _refuse_too_large(transaction: Transaction) -> None:
+    size, limit = transaction.prepared.content.size, transaction.extensions.size_limit
+    if size is None or limit is None or size <= limit:
+        return
+    # What the server would say (RFC 1870 section 6.1), without the trip.
+    text = f"5.3.4 the message has {size} octets, the server takes {limit}".encode()
+    transaction.ledger.decide_open(Reply(552, text))
+    sender = transaction.prepared.sender.text
+    raise SMTPSenderRefused(552, text, sender, reply=Reply(552, text))
+
+
+# -- how it is written ---------------------------------------------------------------------
+
+
+def grouped(transaction: Transaction, mail: bytes, rcpts: list[bytes]) -> Dialogue[Reply | None]:
+    """MAIL and every RCPT in as few writes as may be (RFC 2920 section 3.1), DATA with the last.
+
+    Returns:
+        The reply to DATA; None if that was not sent, for BDAT is to follow, or because after a
+        354 a lone dot would deliver an empty message to those who were accepted.
+    """
+    with_data = not (transaction.all_or_nothing or transaction.chunked)
+    lines, verbs = with_reset(transaction, [mail, *rcpts], ["MAIL", *["RCPT"] * len(rcpts)])
+    if with_data:
+        lines.append(commands.DATA)
+        verbs.append("DATA")
+    received: list[Reply] = []
+    try:
+        for start in range(0, len(lines), GROUP):
+            step = _group(lines[start : start + GROUP], verbs[start : start + GROUP])
+            try:
+                yield step
+            finally:
+                received += step.received
+            if len(step.received) < step.owed or received[-1].code == 421:
+                break
+    finally:
+        replies = without_reset(transaction, received)
+        envelope, answer = replies[: len(rcpts) + 1], replies[len(rcpts) + 1 :]
+        if envelope and max(envelope).code >= 300:
+            note(transaction.ledger, envelope)
+    data = answer[0] if answer else None
+    if max(envelope).code < 300:  # what mostly happens
+        return data
+    yield from judge_classes(envelope)
+    if (refusal := judged(transaction, envelope)) is not None:
+        yield from _leave_envelope(transaction, envelope, refusal.reply, data)
+        raise refusal.error
+    return data
+
+
+def _group(lines: list[bytes], verbs: list[str]) -> Step:
+    then = Phase.CONTENT if verbs[-1] == "DATA" else Phase.MAIL
+    return Step(b"".join(lines), *verbs, owed=len(lines), during=Phase.MAIL, then=then)
+
+
+def lock_step(transaction: Transaction, mail: bytes, rcpts: list[bytes]) -> Dialogue[None]:
+    """One command, one reply."""
+    envelope: list[Reply] = []
+    for position, line in enumerate([mail, *rcpts]):
+        verb = "RCPT" if position else "MAIL"
+        step = Step(line, verb, during=Phase.MAIL, then=Phase.MAIL)
+        [reply] = yield step
+        envelope.append(reply)
+        if position and (reply.temporary or reply.permanent):
+            transaction.ledger.decide(position - 1, reply)
+        if reply.code == 421 or reply.intermediate or not envelope[0].positive:
+            break
+    yield from judge_classes(envelope)
+    if (refusal := judged(transaction, envelope)) is not None:
+        yield from reset_after(refusal.reply)
+        raise refusal.error
+
+
+def with_reset(
+    transaction: Transaction, lines: list[bytes], verbs: list[str]
+) -> tuple[list[bytes], list[str]]:
+    """The group with RSET before it, if this transaction needs one."""
+    if not transaction.unsettled:
+        return lines, verbs
+    return [commands.RSET, *lines], ["RSET", *verbs]
+
+
+def without_reset(transaction: Transaction, received: list[Reply]) -> list[Reply]:
+    """The replies to what is behind RSET. Whether that worked shows in MAIL's own; only a 421 ends all."""
+    if not transaction.unsettled or (received and received[0].code == 421):
+        return received
+    return received[1:]
+
+
+# -- how it is judged ----------------------------------------------------------------------
+
+
+class Refusal(NamedTuple):
+    """Why an envelope leads nowhere: the reply, and the error that says so."""
+
+    reply: Reply
+    error: SMTPException
+
+
+def note(ledger: Ledger, envelope: Sequence[Reply]) -> None:
+    """Write down what the replies to MAIL and each RCPT decide."""
+    if not envelope:
+        return
+    mail = envelope[0]
+    if mail.code >= 400:
+        ledger.decide_open(mail)
+    elif mail.positive:
+        for position, reply in enumerate(envelope[1:]):
+            if reply.code >= 400:
+                ledger.decide(position, reply)
+
+
+def judge_classes(envelope: Sequence[Reply]) -> Generator[Step, list[Reply], None]:
+    """MAIL and RCPT are answered with 2yz, 4yz or 5yz, and with nothing else."""
+    for position, reply in enumerate(envelope):
+        if reply.intermediate:
+            yield from broken(reply, "RCPT" if position else "MAIL")
+
+
+def judged(transaction: Transaction, envelope: Sequence[Reply]) -> Refusal | None:
+    """What is wrong with an envelope: MAIL was refused, or nobody is left to send the message to."""
+    ledger, mail = transaction.ledger, envelope[0]
+    if not mail.positive:
+        ledger.decide_open(mail)
+        sender = transaction.prepared.sender.text
+        return Refusal(mail, SMTPSenderRefused(mail.code, mail.message, sender, reply=mail))
+    refusals = [reply for reply in envelope[1:] if reply.code >= 400]
+    if not refusals:
+        return None
+    if refusals[-1].code == 421:
+        # The transaction ends with the connection: who was accepted before is refused for now.
+        ledger.decide_open(refusals[-1])
+        return Refusal(refusals[-1], SMTPRecipientsRefused(ledger.refused))
+    if transaction.all_or_nothing:
+        ledger.as_a_whole = Delivery.REFUSED
+    elif any(reply.positive for reply in envelope[1:]) or len(envelope) <= len(ledger.addresses):
+        return None
+    return Refusal(refusals[0], SMTPRecipientsRefused(ledger.refused))
+
+
+# -- how it is left ------------------------------------------------------------------------
+
+
+def _leave_envelope(
+    transaction: Transaction, envelope: Sequence[Reply], refusal: Reply, data: Reply | None
+) -> Generator[Step, list[Reply], None]:
+    """Get out of an envelope that leads nowhere, or give the connection up.
+
+    Args:
+        data: the reply to DATA, if that left in the same write.
+    """
+    if data is not None and data.intermediate:
+        # Somebody accepted after a refused MAIL, and a 354: a dot would send him an empty message.
+        if transaction.lmtp or any(reply.positive for reply in envelope[1:]):
+            yield give_up()
+            return
+        with contextlib.suppress(*_GONE):
+            yield from _lone_dot()
+        return
+    if data is not None and data.positive:
+        yield give_up()
+        return
+    yield from reset_after(refusal)
+
+
+def _lone_dot() -> Generator[Step, list[Reply], None]:
+    """End content that was never begun: the server went on though nobody was accepted (RFC 2920 3.1)."""
+    step = Step(commands.END_OF_CONTENT, "end of content", during=Phase.CONTENT, then=Phase.READY)
+    [reply] = yield step
+    if reply.intermediate:
+        yield give_up()
+
+
+def reset_after(refusal: Reply) -> Generator[Step, list[Reply], None]:
+    """RSET, unless the server has taken its leave; the refusal stays the news."""
+    if refusal.code != 421:
+        with contextlib.suppress(*_GONE):
+            yield from reset()
