@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 # Grammar, after RFC 5321 section 4.1.2 and RFC 6531 section 3.3. Controls are refused before.
@@ -37,6 +37,7 @@ _PHRASE = rf"(?:[^\"(),:;<>\\]|{_QUOTED}|{_COMMENT})*+"
 
 _PLAIN_ATOM = r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~.-]++"
 _PLAIN = re.compile(rf"{_PLAIN_ATOM}@{_PLAIN_ATOM}")
+_ALL_PLAIN = re.compile(rf"{_PLAIN_ATOM}@{_PLAIN_ATOM}(?:\n{_PLAIN_ATOM}@{_PLAIN_ATOM})*+")
 _MAILBOX = rf" *+{_SPEC}{_TAIL}|{_PHRASE}<{_SPEC}>{_TAIL}"
 
 # C0, DEL and C1; the line and paragraph separators; what surrogateescape makes of octets.
@@ -89,6 +90,43 @@ def recipient(address: str) -> Address:
     if not parsed.path:
         raise ValueError(f"{address!r} is no recipient: only a sender may be empty")
     return parsed
+
+
+class Recipients:
+    """The forward-paths of one envelope, in the order asked for, duplicates included.
+
+    Attributes:
+        texts: exactly the strings the caller gave.
+        paths: what stands between the angle brackets on the wire.
+        international: the first of them that needs SMTPUTF8 (RFC 6531), empty if none does.
+    """
+
+    __slots__ = ("international", "paths", "texts")
+
+    def __init__(self, texts: Sequence[str], paths: Sequence[bytes], international: str = "") -> None:
+        self.texts = texts
+        self.paths = paths
+        self.international = international
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Recipients:
+        """Read them, each as `recipient` would.
+
+        Raises:
+            ValueError: one of them is empty, not one address, or cannot be sent without changing it.
+            TypeError: one of them is not a string.
+        """
+        if set(map(type, texts)) == {str}:
+            # Nearly all are plain, and many are read in one go as fast as a few one by one.
+            joined = "\n".join(texts)
+            if _ALL_PLAIN.fullmatch(joined) and joined.count("\n") == len(texts) - 1:
+                return cls(texts, joined.encode().split(b"\n"))
+        addresses = [recipient(text) for text in texts]
+        international = next((address.text for address in addresses if address.needs_smtputf8), "")
+        return cls(texts, [address.path for address in addresses], international)
+
+    def __len__(self) -> int:
+        return len(self.texts)
 
 
 def quoteaddr(addrstring: str) -> str:

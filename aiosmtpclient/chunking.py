@@ -65,11 +65,14 @@ def prove() -> Dialogue[bool | None]:
     replies = yield step
     if replies[-1].code == 421:
         return None
-    if _is_right(*replies):
+    if _are_right(replies):
         return True
     yield give_up()
     return False
 
 
-def _is_right(chunk: Reply, reset: Reply) -> bool:
+def _are_right(replies: list[Reply]) -> bool:
+    if len(replies) < 2:  # it went after the first
+        return False
+    chunk, reset = replies
     return chunk.code >= 400 and reset.positive

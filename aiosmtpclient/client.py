@@ -13,6 +13,7 @@ Rules of this room:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 import warnings
@@ -211,12 +212,16 @@ class AsyncSMTP(Sending):
 
     async def _ready(self, trial: bool) -> Connection:
         if self._connection is not None and self._connection.session.condemned is not None:
-            await self._connection.protocol.closed  # what others wait for there comes first
+            # What others wait for there comes first. They wait for this future too, so shield it.
+            await asyncio.shield(self._connection.protocol.closed)
         if self._renewable and not self.is_connected:
             await self._open()
         connection = await self._greet_if_needed()
         if trial and self._renewable and self._untried(connection) and await self._failed_trial(connection):
             await self._open()
+            connection = self._connected()
+            if connection.chunking is None:
+                connection.chunking = False  # no verdict, and not another connection for each message
         return self._connected()
 
     @property

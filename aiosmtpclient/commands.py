@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .replies import printable
 
@@ -116,6 +116,15 @@ def rcpt(path: bytes, options: Iterable[str] = (), *, utf8: bool = False) -> byt
     if not path:
         raise ValueError("an empty recipient")
     return b"RCPT TO:<" + path + (_with_options(options, utf8) if options else b">\r\n")
+
+
+def rcpts(paths: Sequence[bytes], options: Iterable[str] = (), *, utf8: bool = False) -> bytes:
+    """Name many recipients, a line each; arguments as for `rcpt`."""
+    options = options if isinstance(options, _NO_LIST) else tuple(options)
+    if paths and all(paths) and not b"".join(paths).translate(None, _PLAIN):
+        end = _with_options(options, utf8) if options else b">\r\n"
+        return b"RCPT TO:<" + (end + b"RCPT TO:<").join(paths) + end
+    return b"".join([rcpt(path, options, utf8=utf8) for path in paths])
 
 
 def _check_odd(path: bytes, utf8: bool) -> None:

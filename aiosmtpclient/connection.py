@@ -205,7 +205,7 @@ class Connection:
         async with contextlib.aclosing(_pieces(step, content)) as pieces:
             held: bytes | memoryview = b""
             async for piece in pieces:
-                if held:
+                if held and not step.cut_short:
                     self._write_slice(step, held)
                     written += len(held)
                     await protocol.drain(step)

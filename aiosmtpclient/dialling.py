@@ -16,9 +16,8 @@ import contextlib
 import errno
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from socket import socket
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from . import tls
 from .errors import SMTPConnectError, SMTPConnectionRefusedError, SMTPException, SMTPTimeoutError
@@ -26,8 +25,7 @@ from .errors import SMTPConnectError, SMTPConnectionRefusedError, SMTPException,
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where a server is.
 
     Attributes:
@@ -66,8 +64,7 @@ class Endpoint:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class TLSSettings:
+class TLSSettings(NamedTuple):
     """What a handshake needs.
 
     Attributes:

@@ -106,7 +106,21 @@ class Transaction:
 # -- what is written -----------------------------------------------------------------------
 
 
-def lines_of(transaction: Transaction) -> tuple[bytes, list[bytes]]:
+class Lines(NamedTuple):
+    """An envelope as it goes out, all of it checked.
+
+    Attributes:
+        mail: the MAIL command, with RSET before it where that is needed.
+        rcpts: the RCPT commands, in groups of so many that leave in one write.
+        counts: how many recipients are in each group.
+    """
+
+    mail: bytes
+    rcpts: list[bytes]
+    counts: list[int]
+
+
+def lines_of(transaction: Transaction) -> Lines:
     """MAIL and every RCPT, all checked before the first octet leaves.
 
     Raises:
@@ -122,8 +136,15 @@ def lines_of(transaction: Transaction) -> tuple[bytes, list[bytes]]:
     options = [*_own_options(transaction, names), *given] if transaction.esmtp else []
     utf8 = bool(options) and (prepared.smtputf8 or "SMTPUTF8" in names)
     mail = commands.mail(prepared.sender.path, options, utf8=utf8)
+    if transaction.unsettled:
+        mail = commands.RSET + mail
+    paths, most = prepared.recipients.paths, GROUP if transaction.pipelined else 1
     rcpt_options = transaction.rcpt_options if transaction.esmtp else ()
-    return mail, [commands.rcpt(r.path, rcpt_options, utf8=utf8) for r in prepared.recipients]
+    if len(paths) < most:
+        return Lines(mail, [commands.rcpts(paths, rcpt_options, utf8=utf8)], [len(paths)])
+    groups = [paths[start : start + most] for start in range(0, len(paths), most)]
+    rcpts = [commands.rcpts(group, rcpt_options, utf8=utf8) for group in groups]
+    return Lines(mail, rcpts, [len(group) for group in groups])
 
 
 def _own_options(transaction: Transaction, names: Container[str]) -> list[str]:
@@ -153,7 +174,7 @@ def _refuse_too_large(transaction: Transaction) -> None:
 # -- how it is written ---------------------------------------------------------------------
 
 
-def grouped(transaction: Transaction, mail: bytes, rcpts: list[bytes]) -> Dialogue[Reply | None]:
+def grouped(transaction: Transaction, lines: Lines) -> Dialogue[Reply | None]:
     """MAIL and every RCPT in as few writes as may be (RFC 2920 section 3.1), DATA with the last.
 
     Returns:
@@ -161,14 +182,14 @@ def grouped(transaction: Transaction, mail: bytes, rcpts: list[bytes]) -> Dialog
         354 a lone dot would deliver an empty message to those who were accepted.
     """
     with_data = not (transaction.all_or_nothing or transaction.chunked)
-    lines, verbs = with_reset(transaction, [mail, *rcpts], ["MAIL", *["RCPT"] * len(rcpts)])
-    if with_data:
-        lines.append(commands.DATA)
-        verbs.append("DATA")
+    recipients = len(transaction.prepared.recipients)
     received: list[Reply] = []
     try:
-        for start in range(0, len(lines), GROUP):
-            step = _group(lines[start : start + GROUP], verbs[start : start + GROUP])
+        for number, (rcpts, count) in enumerate(zip(lines.rcpts, lines.counts, strict=True)):
+            last = with_data and number == len(lines.rcpts) - 1
+            mail = b"" if number else lines.mail
+            verbs = [] if number else opening_verbs(transaction)
+            step = _group(mail + rcpts, [*verbs, *["RCPT"] * count], with_data=last)
             try:
                 yield step
             finally:
@@ -177,7 +198,7 @@ def grouped(transaction: Transaction, mail: bytes, rcpts: list[bytes]) -> Dialog
                 break
     finally:
         replies = without_reset(transaction, received)
-        envelope, answer = replies[: len(rcpts) + 1], replies[len(rcpts) + 1 :]
+        envelope, answer = replies[: recipients + 1], replies[recipients + 1 :]
         if envelope and max(envelope).code >= 300:
             note(transaction.ledger, envelope)
     data = answer[0] if answer else None
@@ -190,15 +211,17 @@ def grouped(transaction: Transaction, mail: bytes, rcpts: list[bytes]) -> Dialog
     return data
 
 
-def _group(lines: list[bytes], verbs: list[str]) -> Step:
-    then = Phase.CONTENT if verbs[-1] == "DATA" else Phase.MAIL
-    return Step(b"".join(lines), *verbs, owed=len(lines), during=Phase.MAIL, then=then)
+def _group(octets: bytes, verbs: list[str], *, with_data: bool) -> Step:
+    if not with_data:
+        return Step(octets, *verbs, owed=len(verbs), during=Phase.MAIL, then=Phase.MAIL)
+    verbs.append("DATA")
+    return Step(octets + commands.DATA, *verbs, owed=len(verbs), during=Phase.MAIL, then=Phase.CONTENT)
 
 
-def lock_step(transaction: Transaction, mail: bytes, rcpts: list[bytes]) -> Dialogue[None]:
+def lock_step(transaction: Transaction, lines: Lines) -> Dialogue[None]:
     """One command, one reply."""
     envelope: list[Reply] = []
-    for position, line in enumerate([mail, *rcpts]):
+    for position, line in enumerate([lines.mail, *lines.rcpts]):
         verb = "RCPT" if position else "MAIL"
         step = Step(line, verb, during=Phase.MAIL, then=Phase.MAIL)
         [reply] = yield step
@@ -213,13 +236,9 @@ def lock_step(transaction: Transaction, mail: bytes, rcpts: list[bytes]) -> Dial
         raise refusal.error
 
 
-def with_reset(
-    transaction: Transaction, lines: list[bytes], verbs: list[str]
-) -> tuple[list[bytes], list[str]]:
-    """The group with RSET before it, if this transaction needs one."""
-    if not transaction.unsettled:
-        return lines, verbs
-    return [commands.RSET, *lines], ["RSET", *verbs]
+def opening_verbs(transaction: Transaction) -> list[str]:
+    """What the first lines of an envelope are called."""
+    return ["RSET", "MAIL"] if transaction.unsettled else ["MAIL"]
 
 
 def without_reset(transaction: Transaction, received: list[Reply]) -> list[Reply]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from typing import TypeAlias
 
-from .addresses import Address, recipient
+from .addresses import Address, Recipients
 from .addresses import sender as reverse_path
 from .content import InMemory, Source, Stream, content_of, needs_8bitmime
 from .errors import SMTPNotSupportedError
@@ -80,7 +80,7 @@ class Prepared:
     """
 
     sender: Address
-    recipients: tuple[Address, ...]
+    recipients: Recipients
     content: InMemory | Stream
     smtputf8: bool
 
@@ -113,8 +113,8 @@ def prepare(
         SMTPNotSupportedError: it can be sent, only not to this server.
     """
     reverse = reverse_path(sender)
-    forward = tuple([recipient(address) for address in _tuple(recipients)])
-    if not forward:
+    forward = Recipients.of(_tuple(recipients))
+    if not forward.texts:
         raise ValueError("there are no recipients")
     body: InMemory | Stream
     if isinstance(content, Message):
@@ -132,11 +132,10 @@ def prepare(
     return Prepared(reverse, forward, body, utf8)
 
 
-def _needs_smtputf8(reverse: Address, forward: Iterable[Address], what: str, offered: bool) -> bool:
-    for address in (reverse, *forward):
-        if address.needs_smtputf8:
-            what = f"the address {address.text!r}"
-            break
+def _needs_smtputf8(reverse: Address, forward: Recipients, what: str, offered: bool) -> bool:
+    international = reverse.text if reverse.needs_smtputf8 else forward.international
+    if international:
+        what = f"the address {international!r}"
     if what and not offered:
         raise SMTPNotSupportedError(
             f"{what} has a non-ASCII local part, and the server does not offer SMTPUTF8"

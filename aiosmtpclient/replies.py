@@ -111,6 +111,8 @@ class Reply(NamedTuple):
 # Grammar: code = [2-5] digit digit; then "-" (more lines follow), " " or nothing (last line).
 _CODES = {b"%d" % code: code for code in range(200, 600)}
 _BEHIND_CODE = (b" ", b"-", b"")
+# Lines that a parser knows by heart: how many, and how long at most.
+_KNOWN, _SHORT = 32, 80
 
 
 class ReplyParser:
@@ -124,7 +126,7 @@ class ReplyParser:
         error: why nothing more is read, once something came that is not a reply.
     """
 
-    __slots__ = ("_buffer", "_code", "_lines", "_octets", "_shown", "error", "max_line")
+    __slots__ = ("_buffer", "_code", "_known", "_lines", "_octets", "_shown", "error", "max_line")
 
     def __init__(self, shown: Callable[[bytes], bytes] = bytes) -> None:
         self._shown = shown
@@ -134,6 +136,7 @@ class ReplyParser:
         self._code: bytes | None = None
         self._lines: list[bytes] = []
         self._octets = 0
+        self._known: dict[bytes, Reply] = {}
 
     @property
     def pending(self) -> bool:
@@ -152,19 +155,28 @@ class ReplyParser:
         octets = self._buffer + data
         lines = octets.split(b"\n")
         self._buffer = lines.pop()
-        # What fits in one line as a whole has no line that is too long.
-        short = len(octets) <= self.max_line
         for line in lines:
-            code, _, text = line.partition(b" ")
             # Nearly every reply is one line; the strict way would say the same of it, slower.
-            if short and self._code is None and code in _CODES:
-                replies.append(Reply(_CODES[code], text.strip(b" \t\r")))
+            if self._code is None and (reply := self._known.get(line) or self._whole(line)):
+                replies.append(reply)
             elif not self._line(line.removesuffix(b"\r"), replies):
                 break
         # One more: the CR of the line's end may already be here.
         if len(self._buffer) > self.max_line + 1:
             self._fail(f"a reply line of more than {self.max_line} octets")
         return replies
+
+    def _whole(self, line: bytes) -> Reply | None:
+        """A reply of one line, if this is one beyond doubt."""
+        code, _, text = line.partition(b" ")
+        if code not in _CODES or len(line) > self.max_line:
+            return None
+        reply = Reply(_CODES[code], text.strip(b" \t\r"))
+        if code == b"250" and len(line) <= _SHORT:  # what servers say again and again
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[line] = reply
+        return reply
 
     def _fail(self, why: str) -> bool:
         self.error, self._buffer = self.error or why, b""

@@ -37,7 +37,7 @@ from .connection import Connection
 from .content import InMemory
 from .delivery import Ledger, Outcome, SendResult
 from .envelopes import Transaction
-from .errors import Delivery, SMTPException, SMTPNotSupportedError
+from .errors import Delivery, SMTPException, SMTPNotSupportedError, SMTPProtocolError
 from .message import Body, Envelope, Prepared, prepare, prepare_message
 from .opening import Settings
 from .steps import Phase, Progress
@@ -182,7 +182,7 @@ class Sending(Verbs):
                 smtputf8=extensions.smtputf8,
             )
             if make is not None:
-                ledger.begin([recipient.text for recipient in prepared.recipients])
+                ledger.begin(prepared.recipients.texts)
                 envelope = replace(envelope, sender=prepared.sender.text, recipients=ledger.addresses)
             transaction = Transaction(
                 prepared,
@@ -203,14 +203,16 @@ class Sending(Verbs):
                 raise SMTPNotSupportedError(_why_not_binary(self._chunking))
             ledger.carrier = connection.serial
             lent = lease if transaction.shared else None
-            if isinstance(prepared.content, InMemory):
-                await connection.run(deliver(transaction), home=_READY, lease=lent)
-            else:
-                async with opened(prepared.content) as content:
-                    transaction.prepared = replace(prepared, content=content)
+            try:
+                if isinstance(prepared.content, InMemory):
                     await connection.run(deliver(transaction), home=_READY, lease=lent)
-            if transaction.unchunkable:
-                self._note_verdict(connection, False)
+                else:
+                    async with opened(prepared.content) as content:
+                        prepared.content = content
+                        await connection.run(deliver(transaction), home=_READY, lease=lent)
+            finally:
+                if transaction.unchunkable:
+                    self._note_verdict(connection, False)
         except BaseException as error:
             ledger.stamp(error)
             raise
@@ -227,28 +229,35 @@ class Sending(Verbs):
         return self._chunking == "eager" or connection.chunking is True
 
     def _untried(self, connection: Connection) -> bool:
-        """True if a trial would tell whether BDAT may be used."""
-        offered = connection.session.extensions.chunking
-        return self._chunking == "auto" and connection.chunking is None and offered
+        """True if a trial would tell whether BDAT may be used, and may take place now."""
+        session = connection.session
+        if self._chunking != "auto" or connection.chunking is not None or not session.extensions.chunking:
+            return False
+        # In an envelope that was begun by hand the chunk of the trial would be a message.
+        return session.phase is Phase.READY and connection.recipients is not None
 
     async def _failed_trial(self, connection: Connection) -> bool:
         """Find out whether BDAT may be used; True if the connection was lost over it."""
+        session = connection.session
         await connection.protocol.idle()
-        try:
-            verdict = await connection.run(prove())
-        except SMTPException:
-            verdict = False
-        if verdict is not None:
-            self._note_verdict(connection, verdict)
+        if connection.alive:
+            try:
+                verdict = await connection.run(prove())
+            except SMTPException:
+                verdict = False
+            if isinstance(session.failure, SMTPProtocolError):
+                verdict = False  # it said more than the two replies
+            if verdict is not None:
+                self._note_verdict(connection, verdict)
         return not connection.alive
 
     def _note_verdict(self, connection: Connection, verdict: bool) -> None:
         connection.chunking = verdict
-        VERDICTS.remember(connection.destination, verdict)
+        VERDICTS.remember(_known_as(connection), verdict)
 
     def _take_over(self, connection: Connection) -> None:
         """A new connection: what is known about its server, and how it is to be written to."""
-        connection.chunking = VERDICTS.of(connection.destination)
+        connection.chunking = VERDICTS.of(_known_as(connection))
         connection.protocol.gathering = self._pipelining == "stream"
 
     def _at_hand(self, trial: bool) -> Connection | None:
@@ -323,6 +332,12 @@ def _as_given(envelope: Envelope, binary: bool) -> Callable[[bool, bool], Prepar
         )
 
     return make
+
+
+def _known_as(connection: Connection) -> str:
+    """What a verdict goes by. Servers are known that discard a refused chunk only after a login."""
+    name = connection.destination
+    return f"{name}, logged in" if name and connection.session.authenticated else name
 
 
 def _is_binary(envelope: Envelope) -> bool:

@@ -137,7 +137,8 @@ class Step:
     def cut_short(self) -> bool:
         """The server said no, or something out of place, before the content had ended."""
         if self.chunked:
-            return any(not reply.positive for reply in self.received)
+            too_many = len(self.received) > self.lines
+            return too_many or any(not reply.positive for reply in self.received)
         return bool(self.received)
 
     def end_left(self) -> None:

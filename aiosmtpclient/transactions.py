@@ -29,7 +29,7 @@ from .content import InMemory
 from .delivery import Ledger
 from .dialogues import broken, reset
 from .envelopes import (
-    GROUP,
+    Lines,
     Transaction,
     grouped,
     judge_classes,
@@ -37,8 +37,8 @@ from .envelopes import (
     lines_of,
     lock_step,
     note,
+    opening_verbs,
     reset_after,
-    with_reset,
     without_reset,
 )
 from .errors import SMTPDataError, SMTPRecipientsRefused, SMTPServerDisconnected
@@ -64,15 +64,15 @@ def deliver(transaction: Transaction) -> Dialogue[Reply]:
         SMTPServerDisconnected: in LMTP, replies for some recipients never came.
         SMTPNotSupportedError: an option needs an extension the server lacks; nothing was written.
     """
-    mail, rcpts = lines_of(transaction)
-    if _fits_one_write(transaction, len(rcpts)):
-        accepted = yield from _in_one_write(transaction, mail, rcpts)
+    lines = lines_of(transaction)
+    if len(lines.rcpts) == 1 and _fits_one_write(transaction):
+        accepted = yield from _in_one_write(transaction, lines)
         return accepted or (yield from _once_more(transaction))
     data: Reply | None = None
     if transaction.pipelined:
-        data = yield from grouped(transaction, mail, rcpts)
+        data = yield from grouped(transaction, lines)
     else:
-        yield from lock_step(transaction, mail, rcpts)
+        yield from lock_step(transaction, lines)
     if transaction.chunked:
         accepted = yield from _in_chunks(transaction)
         return accepted or (yield from _once_more(transaction))
@@ -93,7 +93,7 @@ def deliver(transaction: Transaction) -> Dialogue[Reply]:
     return (yield from _content(step, transaction.ledger, lmtp=transaction.lmtp))
 
 
-def _fits_one_write(transaction: Transaction, recipients: int) -> bool:
+def _fits_one_write(transaction: Transaction) -> bool:
     content = transaction.prepared.content
     return (
         transaction.chunked
@@ -101,7 +101,6 @@ def _fits_one_write(transaction: Transaction, recipients: int) -> bool:
         and not transaction.all_or_nothing
         and isinstance(content, InMemory)
         and content.size <= ONE_WRITE
-        and recipients < GROUP
     )
 
 
@@ -120,21 +119,18 @@ def _data() -> Dialogue[Reply]:
 # -- with BDAT -----------------------------------------------------------------------------
 
 
-def _in_one_write(transaction: Transaction, mail: bytes, rcpts: list[bytes]) -> Dialogue[Reply | None]:
+def _in_one_write(transaction: Transaction, lines: Lines) -> Dialogue[Reply | None]:
     """Envelope, BDAT and content at once; None if the same is to be done with DATA."""
-    ledger, content = transaction.ledger, transaction.prepared.content
-    lines, verbs = with_reset(
-        transaction,
-        [mail, *rcpts, commands.bdat(content.size or 0, last=True)],
-        ["MAIL", *["RCPT"] * len(rcpts), _END],
-    )
-    before = len(lines) - 1
+    ledger, content, [recipients] = transaction.ledger, transaction.prepared.content, lines.counts
+    verbs = [*opening_verbs(transaction), *["RCPT"] * recipients]
+    before = len(verbs)
     step = Step(
-        b"".join(lines),
+        lines.mail + lines.rcpts[0] + commands.bdat(content.size or 0, last=True),
         *verbs,
-        owed=before + (len(rcpts) if transaction.lmtp else 1),
+        _END,
+        owed=before + (recipients if transaction.lmtp else 1),
         lines=before,
-        count=partial(_owed_by_lmtp, len(rcpts), before) if transaction.lmtp else None,
+        count=partial(_owed_by_lmtp, recipients, before) if transaction.lmtp else None,
         during=Phase.CONTENT,
         content=content,
         chunked=True,
@@ -159,8 +155,14 @@ def _note_one_write(transaction: Transaction, step: Step, before: int) -> list[R
     # Who takes the content of a refused sender's message is not to be believed in either.
     if not verdicts or verdicts[0].code >= 300 or envelope[0].positive:
         note(transaction.ledger, envelope)
-        _note_verdicts(transaction.ledger, verdicts, lmtp=transaction.lmtp)
+        _note_last_chunk(transaction, verdicts)
     return envelope
+
+
+def _note_last_chunk(transaction: Transaction, verdicts: Sequence[Reply]) -> None:
+    # BDAT as such was refused: one reply, and that for everybody, in LMTP too.
+    unknown = bool(verdicts) and verdicts[0].code in _NOT_IMPLEMENTED
+    _note_verdicts(transaction.ledger, verdicts, lmtp=transaction.lmtp and not unknown)
 
 
 def _judged_one_write(transaction: Transaction, step: Step, before: int) -> Dialogue[Reply | None]:
@@ -177,6 +179,8 @@ def _judged_one_write(transaction: Transaction, step: Step, before: int) -> Dial
 
 def _owed_by_lmtp(recipients: int, lines: int, received: Sequence[Reply]) -> int:
     """How many replies there will be: one for each recipient accepted, one if there is none."""
+    if len(received) > lines and received[lines].code in _NOT_IMPLEMENTED:
+        return lines + 1  # that is the command's, and there is no content which others could answer
     refused = sum(reply.code >= 400 for reply in received[lines - recipients : lines])
     return lines + max(1, recipients - refused)
 
@@ -198,7 +202,7 @@ def _in_chunks(transaction: Transaction) -> Dialogue[Reply | None]:
         progress=transaction.progress,
         last=True,
     )
-    if transaction.lmtp and not whole:
+    if transaction.lmtp:
         step.count = partial(_owed_by_chunks, step)
     bad: Reply | None = None
     try:
@@ -206,7 +210,7 @@ def _in_chunks(transaction: Transaction) -> Dialogue[Reply | None]:
     finally:
         bad = _bad_chunk(step)
         if bad is None and step.ended:
-            _note_verdicts(ledger, step.verdicts, lmtp=transaction.lmtp)
+            _note_last_chunk(transaction, step.verdicts)
         elif bad is not None and bad.code >= 400 and not any(reply.positive for reply in step.verdicts):
             ledger.decide_open(bad)  # it was not the last: the transaction is over
     if bad is None:
@@ -217,13 +221,17 @@ def _in_chunks(transaction: Transaction) -> Dialogue[Reply | None]:
 
 
 def _bad_chunk(step: Step) -> Reply | None:
-    """The first no to a chunk before the last; what is said to those behind it is no news."""
-    return next((reply for reply in step.received[: step.lines] if not reply.positive), None)
+    """The first no before the last chunk was answered; what is said to those behind it is no news."""
+    early = step.received[: step.lines] if step.ended else step.received
+    return next((reply for reply in early if not reply.positive), None)
 
 
 def _owed_by_chunks(step: Step, received: Sequence[Reply]) -> int:
     """In LMTP nobody knows how many replies the last chunk earns behind a refused one: none is awaited."""
-    return step.owed if _bad_chunk(step) is None else len(received)
+    if _bad_chunk(step) is not None:
+        return len(received)
+    verdicts = step.verdicts
+    return step.lines + 1 if verdicts and verdicts[0].code in _NOT_IMPLEMENTED else step.owed
 
 
 def _leave_chunks(transaction: Transaction, step: Step, bad: Reply) -> Generator[Step, list[Reply], None]:

@@ -18,7 +18,6 @@ import contextlib
 import hmac
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterator, Sequence
-from dataclasses import replace
 
 from . import addresses, commands, dialogues, opening, transactions
 from .bodies import opened
@@ -410,5 +409,7 @@ class Verbs:
                 # The envelope stands already; content is all that is wanted here.
                 prepared = prepare("", "postmaster", msg, eightbitmime=True, smtputf8=True)
                 async with opened(prepared.content) as content:
-                    ready = replace(prepared, content=content)
-                    return await self._converse(transactions.content(ready, ledger, lmtp=self._settings.lmtp))
+                    prepared.content = content
+                    return await self._converse(
+                        transactions.content(prepared, ledger, lmtp=self._settings.lmtp)
+                    )

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from aiosmtpclient.commands import END_OF_CONTENT
-from aiosmtpclient.content import InMemory
+from aiosmtpclient.commands import END_OF_CONTENT, bdat
+from aiosmtpclient.content import InMemory, Stream
 from aiosmtpclient.errors import SMTPException, SMTPServerDisconnected
 from aiosmtpclient.replies import Reply
 from aiosmtpclient.session import Session
@@ -99,6 +99,20 @@ class Talk(Generic[T]):
             self.in_vain.append(step)
             raise
 
+    def write_content(self, step: Step, content: InMemory | Stream) -> bytes:
+        """Content to its end; a `Stream` is a list of what leaves in a chunk each."""
+        if isinstance(content, InMemory):
+            step.end_left()
+            return content.data if step.chunked else content.stuffed() + END_OF_CONTENT
+        assert step.chunked
+        assert isinstance(content.source, list)
+        *before, last = content.source
+        step.owed += len(before)
+        step.lines += len(before)
+        step.end_left()
+        chunks = [bdat(len(chunk), last=False) + chunk for chunk in before]
+        return b"".join([*chunks, bdat(len(last), last=True), last])
+
     def exchange(self, step: Step) -> list[Reply]:
         answer = self.answers.pop(0)
         if isinstance(answer, Early):
@@ -106,9 +120,7 @@ class Talk(Generic[T]):
             self.session.receive_data(answer.octets)
         else:
             if step.content is not None:
-                assert isinstance(step.content, InMemory)
-                step.end_left()
-                self.wrote[-1] += step.content.stuffed() + END_OF_CONTENT
+                self.wrote[-1] += self.write_content(step, step.content)
             if isinstance(answer, (bytes, Then)):
                 self.session.receive_data(answer if isinstance(answer, bytes) else answer.octets)
         error = answer if isinstance(answer, BaseException) else getattr(answer, "error", None)
@@ -116,7 +128,7 @@ class Talk(Generic[T]):
             if isinstance(error, SMTPException):
                 self.session.fail(error)
             raise error
-        if self.session.failure is not None:
+        if self.session.failure is not None and not step.complete:
             raise self.session.why()
         assert isinstance(answer, Early) or step.complete, f"{answer!r} is no answer to {step!r}"
         return step.received

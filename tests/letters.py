@@ -51,7 +51,7 @@ def ready(
 
 
 def paths(prepared: Prepared) -> list[bytes]:
-    return [address.path for address in prepared.recipients]
+    return list(prepared.recipients.paths)
 
 
 def data(prepared: Prepared) -> bytes:

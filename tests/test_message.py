@@ -64,7 +64,7 @@ def plain(
 def test_octets_are_prepared_as_they_are_but_for_the_line_ends() -> None:
     prepared = plain("Al <a@x>", ["b@y", "B <b@y>"], b"Subject: x\nBcc: c@z\n\n.\nend")
     assert prepared.sender.path == b"a@x"
-    assert [address.text for address in prepared.recipients] == ["b@y", "B <b@y>"]
+    assert list(prepared.recipients.texts) == ["b@y", "B <b@y>"]
     # The header of raw octets is the caller's business, in smtplib as well.
     assert data(prepared) == b"Subject: x\r\nBcc: c@z\r\n\r\n.\r\nend\r\n"
     assert not prepared.smtputf8

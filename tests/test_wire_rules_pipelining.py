@@ -201,9 +201,11 @@ LONG = b"250 " + b"x" * 500 + b"\r\n"
 
 def groups(recipients: list[str]) -> list[list[bytes]]:
     """The lines of the envelope, as many in each group as leave before a reply is awaited."""
-    lines = [f"MAIL FROM:<{SENDER}>\r\n", *(f"RCPT TO:<{one}>\r\n" for one in recipients), "DATA\r\n"]
-    octets = [line.encode() for line in lines]
-    return [octets[start : start + MOST] for start in range(0, len(octets), MOST)]
+    rcpts = [f"RCPT TO:<{one}>\r\n".encode() for one in recipients]
+    found = [rcpts[start : start + MOST] for start in range(0, len(rcpts), MOST)]
+    found[0].insert(0, f"MAIL FROM:<{SENDER}>\r\n".encode())
+    found[-1].append(b"DATA\r\n")
+    return found
 
 
 async def test_fifty_thousand_recipients_and_a_server_that_answers_late():

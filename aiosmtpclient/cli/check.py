@@ -152,7 +152,7 @@ async def _readable(certificate: Certificate | None, settings: Settings) -> Cert
 
 
 def _with(settings: Settings, context: ssl.SSLContext) -> Settings:
-    return settings._replace(security=replace(settings.security, context=context))
+    return settings._replace(security=settings.security._replace(context=context))
 
 
 async def _visit(settings: Settings) -> Findings:

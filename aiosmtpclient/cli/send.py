@@ -141,7 +141,7 @@ def letter_of(octets: bytes, arguments: argparse.Namespace) -> Letter:
     else:
         content = email.message_from_bytes(octets, policy=_AS_IT_STANDS)
         prepared = prepare_message(content, sender, recipients, eightbitmime=True, smtputf8=True)
-    return Letter(sender, recipients, content, tuple(address.text for address in prepared.recipients))
+    return Letter(sender, recipients, content, tuple(prepared.recipients.texts))
 
 
 def octets_of(file: str) -> bytes:
