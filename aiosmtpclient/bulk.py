@@ -3,15 +3,17 @@
 Rules of this room:
 
 * Messages are taken from the caller's iterable one at a time, and no more of them than fit the
-  window: neither what is under way nor what is finished and not yet looked at grows without end.
-* What the iterable raises ends the run, after the outcomes of what was taken before.
+  window: neither what is under way nor what is finished and not yet looked at grows without end,
+  nor what is finished and waits for its place in the order.
+* What the iterable raises ends the run, after the outcomes of what was taken before. A message
+  whose sending was cancelled from elsewhere does the same: it must not be missing in silence.
 * A caller who stops early cancels what is under way; nothing is left running.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
 
@@ -48,36 +50,30 @@ async def in_window(
         window: how many are under way at most.
         ordered: yield the outcomes in the order of the messages, not as they become known.
     """
-    run = _Run(messages, carry, window)
+    run = _Run(messages, carry, window, ordered)
     try:
-        async for outcome in _in_order(run.outcomes()) if ordered else run.outcomes():
+        async for outcome in run.outcomes():
             yield outcome
     finally:
         await run.stop()
 
 
-async def _in_order(outcomes: AsyncIterator[Outcome]) -> AsyncIterator[Outcome]:
-    early: dict[int, Outcome] = {}
-    index = 0
-    async for outcome in outcomes:
-        early[outcome.index] = outcome
-        while index in early:
-            yield early.pop(index)
-            index += 1
-
-
 class _Run(Generic[M]):
     """Workers that take messages, and the outcomes that nobody has looked at yet."""
 
-    def __init__(self, messages: Iterable[M] | AsyncIterable[M], carry: Carry[M], window: int) -> None:
+    def __init__(
+        self, messages: Iterable[M] | AsyncIterable[M], carry: Carry[M], window: int, ordered: bool
+    ) -> None:
         self._each = _feed(messages)
         self._carry = carry
         self._window = window
+        self._ordered = ordered
+        self._next = 0
         self._index = 0
         self._turn = asyncio.Lock()
         self._over = False
         self._error: BaseException | None = None
-        self._done: deque[Outcome] = deque()
+        self._done: OrderedDict[int, Outcome] = OrderedDict()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._workers = {asyncio.create_task(self._work()) for _ in range(window)}
@@ -86,12 +82,16 @@ class _Run(Generic[M]):
 
     def _left(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
+        error = asyncio.CancelledError() if worker.cancelled() else worker.exception()
+        if error is not None:  # its message has no outcome, and nobody is to wait for that
+            self._error = self._error or error
+            self._over, self._ordered = True, False
         self._news.set()
 
     async def _work(self) -> None:
         while (taken := await self._take()) is not None:
             outcome = await self._carry(*taken)
-            self._done.append(outcome)
+            self._done[outcome.index] = outcome
             self._news.set()
             while len(self._done) >= self._window:
                 self._room.clear()
@@ -107,26 +107,32 @@ class _Run(Generic[M]):
                 self._over = True
                 return None
             except BaseException as error:
-                self._over = True
+                self._over, self._error = True, error
                 if isinstance(error, asyncio.CancelledError):
                     raise
-                self._error = error
                 return None
             index, self._index = self._index, self._index + 1
             return index, message
 
     async def outcomes(self) -> AsyncIterator[Outcome]:
         while True:
-            while self._done:
-                yield self._done.popleft()
-                self._room.set()
-            if not self._workers:
-                break
             self._news.clear()
-            if not self._done and self._workers:
-                await self._news.wait()
+            while (outcome := self._oldest()) is not None:
+                yield outcome
+                self._room.set()
+            if not self._workers and not self._done:
+                break
+            await self._news.wait()
         if self._error is not None:
             raise self._error
+
+    def _oldest(self) -> Outcome | None:
+        """The next outcome to look at, if it is there."""
+        if not self._ordered:
+            return self._done.popitem(last=False)[1] if self._done else None
+        outcome = self._done.pop(self._next, None)
+        self._next += outcome is not None
+        return outcome
 
     async def stop(self) -> None:
         """Cancel what is under way, and wait for it."""

@@ -215,14 +215,23 @@ class AsyncSMTP(Sending):
             # What others wait for there comes first. They wait for this future too, so shield it.
             await asyncio.shield(self._connection.protocol.closed)
         if self._renewable and not self.is_connected:
-            await self._open()
+            await self._open_again()
         connection = await self._greet_if_needed()
         if trial and self._renewable and self._untried(connection) and await self._failed_trial(connection):
-            await self._open()
+            await self._open_again()
             connection = self._connected()
             if connection.chunking is None:
                 connection.chunking = False  # no verdict, and not another connection for each message
         return self._connected()
+
+    async def _open_again(self) -> None:
+        """Make the connection anew. If only the caller was cancelled, the next one may try again."""
+        closings = self._closings
+        try:
+            await self._open()
+        except asyncio.CancelledError:
+            self._connected_by_settings = self._closings == closings
+            raise
 
     @property
     def _renewable(self) -> bool:

@@ -1,8 +1,8 @@
-"""One connection, and the driver that takes a dialogue through it.
+"""One connection: a transport, its protocol, what is known about the server.
 
-`Connection.open` dials and `run` drives dialogues: one at a time, or, where the turn is lent
-(`lease`), the next one from the moment on at which the one before has written its last octet.
-Slices of content, the caller's own callables: everything that is awaited is awaited here.
+`Connection.open` dials and `run` takes dialogues through it: one at a time, or, where the turn
+is lent (`lease`), the next one from the moment on at which the one before has written its last
+octet. How a dialogue is driven is in `driver`.
 
 Rules of this room:
 
@@ -11,34 +11,26 @@ Rules of this room:
   next one.
 * A dialogue that has given back its turn owes nothing but the reading of its replies, and that
   is done by counting, whether anybody still waits for them or not.
-* The end of the content counts as gone before it is handed to the transport, never after: once
-  `write` was called, nobody can prove that it did not leave.
 * No bare `OSError` or `ssl.SSLError` leaves this room, but the caller's own exceptions do.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import inspect
 import itertools
 import ssl
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from . import commands, dialling
-from .bodies import wire_slices
-from .commands import END_OF_CONTENT
-from .content import InMemory, Stream
+from . import dialling
 from .dialling import Endpoint, TLSSettings
 from .dialogues import claim
-from .errors import SMTPProtocolError, SMTPServerDisconnected
+from .driver import Drive
 from .protocol import SMTPProtocol
 from .replies import Reply
 from .session import OVER, Session, Trace
 from .steps import Dialogue, Phase, Step
 from .timeouts import Timeouts
-from .transactions import ONE_WRITE
 from .turn import Lease
 
 T = TypeVar("T")
@@ -125,22 +117,12 @@ class Connection:
             lease: the turn, to be given back as soon as the last octet is written. Replies to
                 dialogues before this one may still be owed.
         """
-        step = None
+        drive = Drive(self.protocol, dialogue, lease, self._handshake)
         try:
-            step = next(dialogue)
-            while True:
-                try:
-                    replies = await (self._exchange(step, lease) if step.owed else self._act(step))
-                except BaseException as error:
-                    step = dialogue.throw(error)
-                else:
-                    step = dialogue.send(replies)
-        except StopIteration as done:
-            result: T = done.value
-            return result
+            return await drive.run()
         finally:
             dialogue.close()
-            self._leave(home, step, lease)
+            self._leave(home, drive.step, lease)
 
     def _leave(self, home: Collection[Phase], step: Step | None, lease: Lease | None) -> None:
         session = self.session
@@ -152,95 +134,6 @@ class Connection:
             return
         elif not session.in_step or session.phase not in home:
             self.protocol.abandon(step)
-
-    async def _act(self, step: Step) -> list[Reply]:
-        """Do what a step asks for that earns no reply."""
-        if step.handshake:
-            await self._handshake(step)
-        elif step.ask is not None:
-            answer = step.ask() if step.challenge is None else step.ask(step.challenge)
-            step.answer = await answer if inspect.isawaitable(answer) else answer
-        elif step.during is Phase.CLOSING:
-            self.protocol.abort()
-        else:
-            self.protocol.send(step)
-        return []
-
-    async def _exchange(self, step: Step, lease: Lease | None = None) -> list[Reply]:
-        """Write what a step has to write and wait for what it earns."""
-        content, protocol = step.content, self.protocol
-        if lease is not None and protocol.crowded:
-            await protocol.room()
-        whole = None
-        if content is not None and isinstance(content, InMemory) and content.size <= ONE_WRITE:
-            whole = content.data if step.chunked else content.stuffed() + END_OF_CONTENT
-            _tell(step, content.size)
-        waiter = protocol.send(step, whole)
-        try:
-            if content is not None and whole is None:
-                await self._write_content(step, content)
-                if not step.ended and step.cut_short:
-                    return step.received
-            if lease is not None and step.last:
-                self.session.release(step)
-                lease.give_back()
-            return await waiter
-        except (SMTPServerDisconnected, SMTPProtocolError):
-            if step.ended or not step.cut_short:
-                raise
-            return step.received  # refused in the middle of the content, and hung up on
-        except asyncio.CancelledError:
-            protocol.flush()
-            if not (step.ended and step.complete):
-                raise
-            # The verdict is in, and must not be lost for a cancellation, or the message is sent twice.
-            cancel_later(self.loop)
-            return step.received
-
-    # -- content that takes more than one write ------------------------------------------
-
-    async def _write_content(self, step: Step, content: InMemory | Stream) -> None:
-        """Content in slices, then its end, unless the server answers before that."""
-        protocol, written = self.protocol, 0
-        async with contextlib.aclosing(_pieces(step, content)) as pieces:
-            held: bytes | memoryview = b""
-            async for piece in pieces:
-                if held and not step.cut_short:
-                    self._write_slice(step, held)
-                    written += len(held)
-                    await protocol.drain(step)
-                    _tell(step, written)
-                if step.cut_short:
-                    protocol.abort()  # answered before the end: there is no way on from here
-                    return
-                held = piece
-        self._write_end(step, held, written + len(held))
-
-    def _write_slice(self, step: Step, piece: bytes | memoryview) -> None:
-        self.protocol.check()
-        self.session.sent_content(piece)
-        if step.chunked and isinstance(step.content, Stream):
-            step.owed += 1
-            step.lines += 1
-            chunk = commands.bdat(len(piece), last=False)
-            self.session.sent_line(chunk)
-            self.protocol.write(chunk)
-        self.protocol.write(piece)
-
-    def _write_end(self, step: Step, piece: bytes | memoryview, written: int) -> None:
-        self.protocol.check()
-        if step.cut_short:
-            self.protocol.abort()
-            return
-        _tell(step, written)
-        if not step.chunked:
-            self.protocol.write_end(step, bytes(piece) + END_OF_CONTENT)
-        elif isinstance(step.content, Stream):
-            chunk = commands.bdat(len(piece), last=True)
-            self.session.sent_line(chunk)
-            self.protocol.write_end(step, bytes(piece), chunk)
-        else:
-            self.protocol.write_end(step, bytes(piece))
 
     # -- TLS ---------------------------------------------------------------------------
 
@@ -357,31 +250,3 @@ def _factory(
     session: Session, loop: asyncio.AbstractEventLoop, timeouts: Timeouts
 ) -> Callable[[], SMTPProtocol]:
     return lambda: SMTPProtocol(session, loop, timeouts)
-
-
-def _pieces(step: Step, content: InMemory | Stream) -> AsyncGenerator[bytes | memoryview, None]:
-    return wire_slices(content, seven_bit=step.seven_bit, stuff=not step.chunked)
-
-
-def _tell(step: Step, written: int) -> None:
-    """Report how much of the content has left; dots that were doubled do not count."""
-    if step.progress is not None and step.content is not None:
-        total = step.content.size
-        step.progress(written if total is None else min(written, total), total)
-
-
-def cancel_later(loop: asyncio.AbstractEventLoop) -> None:
-    """Let the result of this call through, and cancel the task again right after it.
-
-    A cancellation that arrives together with the final reply, or behind it, must neither hide
-    that reply nor get lost. If whoever cancelled takes it back by then, as `asyncio.timeout` does
-    when its block is left, nothing happens.
-    """
-    task = asyncio.current_task()
-
-    def again() -> None:
-        if task is not None and not task.done() and task.cancelling() > 0:
-            task.uncancel()
-            task.cancel()
-
-    loop.call_soon(again)

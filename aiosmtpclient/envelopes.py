@@ -110,7 +110,7 @@ class Lines(NamedTuple):
     """An envelope as it goes out, all of it checked.
 
     Attributes:
-        mail: the MAIL command, with RSET before it where that is needed.
+        mail: the MAIL command, in a group with RSET before it where that is needed.
         rcpts: the RCPT commands, in groups of so many that leave in one write.
         counts: how many recipients are in each group.
     """
@@ -136,7 +136,7 @@ def lines_of(transaction: Transaction) -> Lines:
     options = [*_own_options(transaction, names), *given] if transaction.esmtp else []
     utf8 = bool(options) and (prepared.smtputf8 or "SMTPUTF8" in names)
     mail = commands.mail(prepared.sender.path, options, utf8=utf8)
-    if transaction.unsettled:
+    if transaction.unsettled and transaction.pipelined:
         mail = commands.RSET + mail
     paths, most = prepared.recipients.paths, GROUP if transaction.pipelined else 1
     rcpt_options = transaction.rcpt_options if transaction.esmtp else ()
@@ -202,7 +202,7 @@ def grouped(transaction: Transaction, lines: Lines) -> Dialogue[Reply | None]:
         if envelope and max(envelope).code >= 300:
             note(transaction.ledger, envelope)
     data = answer[0] if answer else None
-    if max(envelope).code < 300:  # what mostly happens
+    if not envelope or max(envelope).code < 300:  # what mostly happens
         return data
     yield from judge_classes(envelope)
     if (refusal := judged(transaction, envelope)) is not None:
@@ -221,6 +221,8 @@ def _group(octets: bytes, verbs: list[str], *, with_data: bool) -> Step:
 def lock_step(transaction: Transaction, lines: Lines) -> Dialogue[None]:
     """One command, one reply."""
     envelope: list[Reply] = []
+    if transaction.unsettled:
+        yield from reset()
     for position, line in enumerate([lines.mail, *lines.rcpts]):
         verb = "RCPT" if position else "MAIL"
         step = Step(line, verb, during=Phase.MAIL, then=Phase.MAIL)

@@ -14,8 +14,8 @@ from email.message import Message
 from typing import Unpack
 
 from .client import DEFAULT_TIMEOUTS, AsyncSMTP, Options, sealed
-from .connection import cancel_later
 from .delivery import Ledger, SendResult
+from .driver import cancel_later
 from .message import Body, prepare, prepare_message
 from .timeouts import Timeouts
 from .verbs import stamped

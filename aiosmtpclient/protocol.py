@@ -32,15 +32,19 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from typing import cast
+from collections.abc import Callable
+from typing import TypeAlias, cast
 
-from .errors import SMTPException, SMTPServerDisconnected, SMTPTimeoutError
+from .errors import SMTPException, SMTPProtocolError, SMTPServerDisconnected, SMTPTimeoutError
 from .replies import Reply
-from .session import Session
+from .session import OVER, Session
 from .steps import Phase, Step
 from .timeouts import Timeouts
 
-Replies = asyncio.Future[list[Reply]]
+Replies: TypeAlias = "asyncio.Future[list[Reply] | None]"
+"""Completed with the replies to a step, or with None by whoever followed it on the spot."""
+Follow: TypeAlias = Callable[[Step, Replies], None]
+"""Called where the replies to a step are read; completes the future now, or hands it to another step."""
 
 HIGH_WATER = 64 * 1024
 """Octets the transport may hold before it says stop; asyncio's own limit inside TLS is 512 KiB."""
@@ -85,9 +89,10 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._loop = loop
         self._buffer = _buffer_of(loop)
         self._greeting: Replies = loop.create_future()
-        self._waiters: deque[Replies] = deque([self._greeting])
+        self._waiters: deque[tuple[Replies, Follow | None]] = deque([(self._greeting, None)])
         self._gathered: list[bytes | memoryview] = []
         self._ending: list[Step] = []
+        self._unsent: Step | None = None
         self._paused = False
         self._moved: list[asyncio.Future[None]] = []
         self._unwritten = 0
@@ -127,14 +132,13 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         session = self.session
         before = session.replies_read
         complete = session.receive_data(data)
-        for step in complete:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(step.received)
+        if self._unsent is not None and self._unsent.received:
+            self._refuse_early(self._unsent, complete)
+        waiting = [(step, *self._waiters.popleft()) for step in complete]
         if session.phase is Phase.CLOSING and (session.in_flight or not complete):
             session.lost()  # a 421, and behind it nothing comes for the others, or nobody is here to close
         if session.failure is not None or (
-            session.condemned is not None and session.owing is session.condemned
+            session.condemned is not None and session.owing in (session.condemned, None)
         ):
             self.abort()
         elif session.replies_read != before:
@@ -142,6 +146,23 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
                 self._restart()
             if self._moved:
                 self._wake()
+        for step, waiter, follow in waiting:
+            if waiter.done():
+                continue
+            if follow is None or session.failure is not None:
+                waiter.set_result(step.received)
+            else:
+                follow(step, waiter)
+
+    def _refuse_early(self, step: Step, complete: list[Step]) -> None:
+        """A reply was there before what it would answer: it answers nothing, least of all with a yes."""
+        if step.received[0].code == 421:
+            return
+        text = f"{self.session.peer} sent a reply that nobody asked for: {step.received[0].display}"
+        self.session.fail(SMTPProtocolError(-1, text.encode(), command=step.verb))
+        step.received.clear()
+        if step in complete:
+            del complete[complete.index(step) :]
 
     def eof_received(self) -> None:
         """The server will say no more, so what it owes will not come."""
@@ -168,12 +189,20 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
 
     # -- what a driver calls -----------------------------------------------------------
 
-    def send(self, step: Step, whole: bytes | None = None) -> Replies:
+    def send(
+        self,
+        step: Step,
+        whole: bytes | None = None,
+        follow: Follow | None = None,
+        waiter: Replies | None = None,
+    ) -> Replies:
         """Write a step's lines; return the future of its replies.
 
         Args:
             step: what to announce.
             whole: its content as it goes out, with its end, to leave in the same write.
+            follow: goes on as soon as the replies are in.
+            waiter: the future to complete, if there is one already.
 
         Raises:
             SMTPException: the connection is of no further use. Nothing was written.
@@ -185,11 +214,13 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if self.transport is None or self.transport.is_closing() or session.failure is not None:
             self.check()
         data = session.send(step)
-        waiter: Replies = self._loop.create_future()
+        waiter = waiter or self._loop.create_future()
         if step.owed:
-            self._waiters.append(waiter)
+            self._waiters.append((waiter, follow))
         else:
             waiter.set_result([])
+        if self.gathering and not self._gathered and (data or whole is not None):
+            self._unsent = step
         if whole is not None:
             self.write_end(step, whole, data)
             return waiter
@@ -227,12 +258,14 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             return
         gathered, self._gathered = self._gathered, []
         ending, self._ending = self._ending, []
+        self._unsent = None
         transport = self._open()
-        if transport.is_closing():
-            return  # none of it has left, and connection_lost() is on its way
+        if transport.is_closing() or self.session.phase in OVER:
+            return  # none of it has left, and the end is on its way
         for step in ending:
             step.end_left()
-        transport.writelines(gathered)
+        # Not writelines(): in CPython 3.12.0 to 3.12.8 and 3.13.0 to 3.13.1 it never says stop.
+        transport.write(gathered[0] if len(gathered) == 1 else b"".join(gathered))
         if ending and self.session.owing is ending[0]:
             self._restart()
 
@@ -287,6 +320,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self.session.fail(error or self._closed_here())
         self._gathered.clear()
         self._ending.clear()
+        self._unsent = None
         self._end()
         if self.transport is not None:
             self.transport.abort()
@@ -392,7 +426,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._timer.cancel()
             self._timer = None
         while self._waiters:
-            waiter = self._waiters.popleft()
+            waiter, _ = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_exception(self.session.why())
                 waiter.exception()  # looked at: nobody may be left to await it

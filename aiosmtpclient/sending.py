@@ -172,6 +172,8 @@ class Sending(Verbs):
             lease = await self._take_turn()
             stream = self._pipelining == "stream"
             binary = bool(envelope.mail_options) and _is_binary(envelope)
+            if binary and isinstance(envelope.content, Message):
+                raise ValueError("a message object has lines, and BINARYMIME is for octets that have none")
             trial = trial or stream or binary
             connection = self._at_hand(trial) or await self._ready(trial)
             extensions = connection.session.extensions

@@ -158,11 +158,11 @@ class Session:
             self._break("octets that nobody asked for")
         if self.failure is not None or self.condemned is not None or self.phase in OVER:
             raise self.why()
-        self.phase = step.during
         if step.masked is not None:
             self._keep_payload(step.data)
         if step.data and (self._trace is not None or logger.isEnabledFor(logging.DEBUG)):
-            self._tell("send", step.data if step.masked is None else step.masked)
+            self._tell("send", step.data if step.masked is None else step.masked)  # a trace may forbid it
+        self.phase = step.during
         if not step.owed:
             self.phase = step.then
             return step.data

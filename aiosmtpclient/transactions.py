@@ -130,7 +130,6 @@ def _in_one_write(transaction: Transaction, lines: Lines) -> Dialogue[Reply | No
         _END,
         owed=before + (recipients if transaction.lmtp else 1),
         lines=before,
-        count=partial(_owed_by_lmtp, recipients, before) if transaction.lmtp else None,
         during=Phase.CONTENT,
         content=content,
         chunked=True,
@@ -138,6 +137,8 @@ def _in_one_write(transaction: Transaction, lines: Lines) -> Dialogue[Reply | No
         progress=transaction.progress,
         last=True,
     )
+    if transaction.lmtp:
+        step.count = partial(_owed_by_lmtp, step, recipients)
     try:
         yield step
     except BaseException:
@@ -177,12 +178,15 @@ def _judged_one_write(transaction: Transaction, step: Step, before: int) -> Dial
     return (yield from _after_chunk(transaction, step))
 
 
-def _owed_by_lmtp(recipients: int, lines: int, received: Sequence[Reply]) -> int:
+def _owed_by_lmtp(step: Step, recipients: int, received: Sequence[Reply]) -> int:
     """How many replies there will be: one for each recipient accepted, one if there is none."""
-    if len(received) > lines and received[lines].code in _NOT_IMPLEMENTED:
-        return lines + 1  # that is the command's, and there is no content which others could answer
-    refused = sum(reply.code >= 400 for reply in received[lines - recipients : lines])
-    return lines + max(1, recipients - refused)
+    lines, known = step.lines, len(received)
+    if known == lines:  # asked at every reply, so it is counted once
+        refused = sum(reply.code >= 400 for reply in received[lines - recipients : lines])
+        return lines + max(1, recipients - refused)
+    if known == lines + 1 and received[lines].code in _NOT_IMPLEMENTED:
+        return known  # that is the command's, and there is no content which others could answer
+    return step.owed
 
 
 def _in_chunks(transaction: Transaction) -> Dialogue[Reply | None]:
@@ -228,10 +232,13 @@ def _bad_chunk(step: Step) -> Reply | None:
 
 def _owed_by_chunks(step: Step, received: Sequence[Reply]) -> int:
     """In LMTP nobody knows how many replies the last chunk earns behind a refused one: none is awaited."""
+    known = len(received)
+    if known > step.lines + 1:  # asked at every reply, and what is behind this one changes nothing
+        return step.owed
     if _bad_chunk(step) is not None:
-        return len(received)
-    verdicts = step.verdicts
-    return step.lines + 1 if verdicts and verdicts[0].code in _NOT_IMPLEMENTED else step.owed
+        return known
+    unknown = known > step.lines and received[-1].code in _NOT_IMPLEMENTED
+    return known if unknown else step.owed
 
 
 def _leave_chunks(transaction: Transaction, step: Step, bad: Reply) -> Generator[Step, list[Reply], None]:

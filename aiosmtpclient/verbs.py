@@ -105,7 +105,10 @@ class Verbs:
 
     async def _command(self, line: bytes, verb: str, *, then: Phase | None = None) -> Reply:
         async with self._my_turn():
-            phase = self._connected().session.phase
+            session = self._connected().session
+            if verb == "MAIL" and session.unsettled:
+                await self._converse(dialogues.reset())
+            phase = session.phase
             during = phase if phase in (Phase.READY, Phase.MAIL) else Phase.READY
             return await self._converse(dialogues.command(line, verb, during=during, then=then))
 

@@ -23,6 +23,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from aiosmtpclient.chunking import VERDICTS
+
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
 PATIENCE = 2.0
@@ -61,6 +63,15 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
         del factories["debug"]
         factories.pop("uvloop", None)
     return factories
+
+
+# Nothing is known from the test before
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_known_about_servers() -> None:
+    """A port is used again and again, each time by another server."""
+    VERDICTS.forget()
 
 
 # Nothing is left behind

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from driver import Answer, Disconnected, Talk, Then, ready, talk
+from driver import Answer, Disconnected, Talk, Then, talk
 
 from aiosmtpclient import chunking, transactions
 from aiosmtpclient.chunking import PROBE, Verdicts, prove
@@ -270,7 +270,7 @@ def test_in_a_stream_nothing_is_written_behind_a_refused_chunk_for_the_turn_is_a
 
 @pytest.mark.parametrize("more", [WHAT, OK, WHAT + OK, GO])
 def test_a_chunk_that_ran_as_commands_never_looks_accepted(more: bytes) -> None:
-    over, given, known = send(A, answers=[OK + OK + WHAT + more])
+    over, _, known = send(A, answers=[OK + OK + WHAT + more])
     assert isinstance(over.error, SMTPException)
     assert not over.kept
     assert known != [ACCEPTED]
@@ -305,3 +305,10 @@ def test_a_421_to_rset_refuses_for_now() -> None:
     assert isinstance(over.error, SMTPSenderRefused)
     assert over.error.temporary
     assert known == [REFUSED]
+
+
+def test_a_server_that_pipelines_no_more_still_gets_the_rset_and_that_has_a_reply_of_its_own() -> None:
+    given = transaction(A, unsettled=True, pipelined=False)
+    over = talk(transactions.deliver(given), OK, OK, OK, QUEUED)
+    assert over.wrote == [RSET, MAIL, rcpt(A), BDAT]
+    assert given.ledger.delivery is ACCEPTED

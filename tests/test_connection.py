@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 
 import pytest
 from wire import (
@@ -42,6 +42,7 @@ from aiosmtpclient import (
 )
 from aiosmtpclient.commands import END_OF_CONTENT
 from aiosmtpclient.dialling import Endpoint, TLSSettings
+from aiosmtpclient.replies import Reply
 from aiosmtpclient.steps import Phase, Step, handshake
 from aiosmtpclient.testing import CertificateAuthority, MailServer, ScriptedServer
 from aiosmtpclient.testing.scripted import (
@@ -300,12 +301,17 @@ async def test_the_context_of_those_who_bring_none_is_made_once_and_off_the_loop
     assert await SECURITY.made() == (TRUSTING, "localhost")
 
 
+def only(step: Step) -> Generator[Step, list[Reply], None]:
+    """A dialogue of one step."""
+    yield step
+
+
 async def test_a_handshake_without_settings_is_a_mistake_of_ours():
     async with ScriptedServer([*hello(), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             smtp._connection.security = None
             with pytest.raises(AssertionError):
-                await smtp._connection._act(handshake())
+                await smtp._connection.run(only(handshake()))
 
 
 @each_loop
@@ -668,5 +674,5 @@ async def test_a_step_that_writes_and_waits_for_nothing():
     """Silent steps move the phase only."""
     async with ScriptedServer([*hello(), *bye()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
-            assert await smtp._connection._act(Step(owed=0, then=Phase.MAIL)) == []
+            await smtp._connection.run(only(Step(owed=0, then=Phase.MAIL)))
             assert smtp._connection.session.phase is Phase.MAIL

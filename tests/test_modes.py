@@ -35,8 +35,8 @@ OCTETS: dict[str, bytes] = {
     "commands": HEAD + b".\r\nMAIL FROM:<evil@x.test>\r\nRCPT TO:<evil@y.test>\r\nDATA\r\nQUIT\r\nRSET\r\n",
     "every line end": HEAD + b"LF\nCR\rCRLF\r\nCRCRLF\r\r\nLFCR\n\rnone",
     "8-bit": HEAD + "Grüße\r\n.ä\r\n".encode(),
-    "large, with dots": HEAD + b".a line that begins with a dot\r\n" * 10_000,
-    "large, 8-bit, with LF": HEAD + "äöü ist nicht ASCII\n.\n".encode() * 9_000,
+    "large, with dots": (b".a line that begins with a dot" + b"x" * 900 + b"\r\n") * 200,
+    "large, 8-bit, with LF": ("ä" * 400 + "\n.\n").encode() * 200,
     "large, in one line": HEAD + b"." * 200_000,
 }
 # Wherever the slices of content may end, something interesting is there.

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from modes import (
-    IN_A_STREAM,
     KINDS,
     MODES,
     Leaving,
@@ -18,20 +17,17 @@ from modes import (
     each_protocol,
     nothing_is_known,  # noqa: F401
 )
-from wire import BODY, LONG, NEXT, SENDER, TO, TOO, bye, caught, deliveries, each_loop, hello, send
+from wire import BODY, NEXT, SENDER, TO, TOO, deliveries, each_loop, send
 
 from aiosmtpclient import (
     Delivery,
-    Envelope,
     SMTPDataError,
     SMTPException,
-    SMTPProtocolError,
     SMTPRecipientsRefused,
     SMTPSenderRefused,
     SMTPServerDisconnected,
 )
-from aiosmtpclient.testing import Conversation, MailServer, ScriptedServer
-from aiosmtpclient.testing.scripted import close
+from aiosmtpclient.testing import MailServer
 
 ACCEPTED, REFUSED, UNKNOWN, NOT_SENT = (
     Delivery.ACCEPTED,
@@ -41,7 +37,7 @@ ACCEPTED, REFUSED, UNKNOWN, NOT_SENT = (
 )
 NOBODY = "550 5.1.1 no such user"
 THIRD = "third@to.test"
-LARGE = b"Subject: large\r\n\r\n" + b".and dotted\r\n" * 20_000
+LARGE = b"Subject: large\r\n\r\n" + (b".and dotted" + b"x" * 900 + b"\r\n") * 250
 
 each_kind = pytest.mark.parametrize("kind", ["bytes", "large", "file", "iterator", "asynchronous"])
 
@@ -183,19 +179,18 @@ async def test_many_at_a_time_are_each_told_their_own(mode, lmtp):
                 try:
                     result = await smtp.sendmail(sender, people[: 1 if kind == "all" else 2], body)  # type: ignore[arg-type]
                 except SMTPException as error:
-                    assert error.delivery is REFUSED
-                    return kind, type(error).__name__
+                    return kind, f"{type(error).__name__}, {error.delivery.name}"
                 return kind, "one refused" if result else "accepted"
 
             results = await asyncio.gather(*map(one, range(70)))
-    refused = "SMTPRecipientsRefused"
+    refused = "SMTPRecipientsRefused, REFUSED"
     assert Counter(results) == dict.fromkeys(
         [
             ("fine", "accepted"),
-            ("sender", "SMTPSenderRefused"),
+            ("sender", "SMTPSenderRefused, REFUSED"),
             ("one", "one refused"),
             ("all", refused),
-            ("content", refused if lmtp else "SMTPDataError"),
+            ("content", refused if lmtp else "SMTPDataError, REFUSED"),
             ("large", "accepted"),
             ("stream", "accepted"),
         ],

@@ -15,8 +15,8 @@ from aiosmtpclient.protocol import SMTPProtocol
 from aiosmtpclient.replies import Reply
 from aiosmtpclient.session import Session
 from aiosmtpclient.steps import Phase, Step
-from aiosmtpclient.timeouts import Timeouts
 from aiosmtpclient.testing import CertificateAuthority
+from aiosmtpclient.timeouts import Timeouts
 
 pytestmark = pytest.mark.each_loop
 
@@ -301,7 +301,7 @@ async def test_a_server_that_refuses_in_the_middle_of_the_content_is_heard_thoug
     async with connected(play) as protocol:
         await greeted(protocol)
         step = Step(b"", "end of content", content=InMemory.of(b"x"), during=Phase.CONTENT)
-        waiter = protocol.send(step)
+        protocol.send(step)
         await fill(protocol)
         full.set()
         with contextlib.suppress(SMTPServerDisconnected):

@@ -1,0 +1,282 @@
+"""The driver: takes a dialogue through a connection, step by step.
+
+A step whose content is small, or that has none, is written at once and followed where its
+replies are read: the dialogue gets them there, and what it writes next leaves in the same turn
+of the loop, without waking the task that waits for the end of it all. Whatever has to be
+awaited (slices of content, a TLS handshake, the caller's own callables) is done by that task.
+
+Rules of this room:
+
+* The end of the content counts as gone before it is handed to the transport, never after: once
+  `write` was called, nobody can prove that it did not leave.
+* A verdict that is in is not lost to a cancellation that comes with it, or the message would be
+  sent twice.
+* The turn, where it is lent, is given back with the last octet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Generic, TypeVar
+
+from . import commands
+from .bodies import wire_slices
+from .content import InMemory, Stream
+from .errors import SMTPProtocolError, SMTPServerDisconnected
+from .protocol import Replies, SMTPProtocol
+from .replies import Reply
+from .steps import Dialogue, Phase, Step
+from .transactions import ONE_WRITE
+from .turn import Lease
+
+T = TypeVar("T")
+
+
+class Drive(Generic[T]):
+    """One dialogue on its way through a connection.
+
+    Args:
+        protocol: the connection's.
+        dialogue: what is taken through it.
+        lease: the turn, to be given back as soon as the last octet is written. Replies to
+            dialogues before this one may still be owed.
+        handshake: brings up TLS.
+
+    Attributes:
+        step: the step that was asked for last.
+    """
+
+    __slots__ = ("_dialogue", "_error", "_handshake", "_lease", "_next", "_protocol", "_result", "step")
+
+    def __init__(
+        self,
+        protocol: SMTPProtocol,
+        dialogue: Dialogue[T],
+        lease: Lease | None,
+        handshake: Callable[[Step], Awaitable[None]],
+    ) -> None:
+        self._protocol = protocol
+        self._dialogue = dialogue
+        self._lease = lease
+        self._handshake = handshake
+        self._next: Step | None = None
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self.step: Step | None = None
+
+    async def run(self) -> T:
+        """Take it to its end; what it returns or raises is returned or raised."""
+        self._resume(None)
+        while (step := self._next) is not None:
+            try:
+                replies = await self._perform(step)
+            except asyncio.CancelledError as error:
+                if self._next is not None:
+                    self._resume(None, error)
+                elif self.step is not None and self.step.ended:
+                    cancel_later(asyncio.get_running_loop())  # the verdict was in already
+                else:
+                    raise
+            except BaseException as error:
+                self._resume(None, error)
+            else:
+                if replies is not None:  # else it was followed as far as that goes
+                    self._resume(replies)
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # or its traceback would hold it, and so itself
+        return self._result  # type: ignore[return-value]  # over, and not by an error
+
+    def _resume(self, replies: list[Reply] | None, error: BaseException | None = None) -> None:
+        """Give the dialogue what came of its step, and take the next one."""
+        try:
+            if error is not None:
+                self.step = self._next = self._dialogue.throw(error)
+            else:
+                self.step = self._next = self._dialogue.send(replies)  # type: ignore[arg-type]  # None starts it
+        except StopIteration as done:
+            self._next, self._result = None, done.value
+        except BaseException as raised:
+            self._next, self._error = None, raised
+
+    def _follow(self, done: Step, waiter: Replies) -> None:
+        """A step is complete, and nothing stands against going on here and now."""
+        self._resume(done.received)
+        step = self._next
+        if step is None or not _at_once(step):
+            waiter.set_result(None)  # the task sees to it
+            return
+        try:
+            self._write(step, waiter)
+        except BaseException as error:
+            waiter.set_exception(error)
+
+    async def _perform(self, step: Step) -> list[Reply] | None:
+        """Do what a step asks for; returns its replies, or None if it was followed further."""
+        if not step.owed:
+            await self._act(step)
+            return []
+        protocol = self._protocol
+        if self._lease is not None and protocol.crowded:
+            await protocol.room()
+        try:
+            if _at_once(step):
+                return await self._write(step)
+            return await self._exchange(step)
+        except (SMTPServerDisconnected, SMTPProtocolError):
+            step = self.step or step
+            if step.ended or not step.cut_short:
+                raise
+            return step.received  # refused in the middle of the content, and hung up on
+        except asyncio.CancelledError:
+            protocol.flush()
+            step = self.step or step
+            if self._next is None or not (step.ended and step.complete):
+                raise
+            cancel_later(asyncio.get_running_loop())
+            return step.received
+
+    async def _act(self, step: Step) -> None:
+        """Do what earns no reply."""
+        if step.handshake:
+            await self._handshake(step)
+        elif step.ask is not None:
+            answer = step.ask() if step.challenge is None else step.ask(step.challenge)
+            step.answer = await answer if inspect.isawaitable(answer) else answer
+        elif step.during is Phase.CLOSING:
+            self._protocol.abort()
+        else:
+            self._protocol.send(step)
+
+    def _write(self, step: Step, waiter: Replies | None = None) -> Replies:
+        """Write all of a step at once."""
+        content, whole = step.content, None
+        if content is not None:
+            assert isinstance(content, InMemory)
+            whole = content.data if step.chunked else content.stuffed() + commands.END_OF_CONTENT
+            if step.progress is not None:
+                step.progress(content.size, content.size)
+        waiter = self._protocol.send(step, whole, self._follow, waiter)
+        self._written(step)
+        return waiter
+
+    def _written(self, step: Step) -> None:
+        if self._lease is not None and step.last:
+            self._protocol.session.release(step)
+            self._lease.give_back()
+
+    # -- content that takes more than one write ------------------------------------------
+
+    async def _exchange(self, step: Step) -> list[Reply]:
+        """Write a step with its content slice by slice, and wait for what it earns."""
+        waiter = self._protocol.send(step)
+        assert step.content is not None
+        await self._write_content(step, step.content)
+        if not step.ended and step.cut_short:
+            return step.received
+        self._written(step)
+        return await waiter or []
+
+    async def _write_content(self, step: Step, content: InMemory | Stream) -> None:
+        """Content in slices, then its end, unless the server answers before that."""
+        protocol, left = self._protocol, _Left(step)
+        async with contextlib.aclosing(_pieces(step, content)) as pieces:
+            held: bytes | memoryview = b""
+            async for piece in pieces:
+                if held and not step.cut_short:
+                    self._write_slice(step, held)
+                    left.add(held)
+                    await protocol.drain(step)
+                    left.tell()
+                if step.cut_short:
+                    protocol.abort()  # answered before the end: there is no way on from here
+                    return
+                held = piece
+        left.add(held)
+        self._write_end(step, held, left)
+
+    def _write_slice(self, step: Step, piece: bytes | memoryview) -> None:
+        self._protocol.check()
+        self._protocol.session.sent_content(piece)
+        if step.chunked and isinstance(step.content, Stream):
+            step.owed += 1
+            step.lines += 1
+            chunk = commands.bdat(len(piece), last=False)
+            self._protocol.session.sent_line(chunk)
+            self._protocol.write(chunk)
+        self._protocol.write(piece)
+
+    def _write_end(self, step: Step, piece: bytes | memoryview, left: _Left) -> None:
+        self._protocol.check()
+        if step.cut_short:
+            self._protocol.abort()
+            return
+        left.tell()
+        if not step.chunked:
+            self._protocol.write_end(step, bytes(piece) + commands.END_OF_CONTENT)
+        elif isinstance(step.content, Stream):
+            chunk = commands.bdat(len(piece), last=True)
+            self._protocol.session.sent_line(chunk)
+            self._protocol.write_end(step, bytes(piece), chunk)
+        else:
+            self._protocol.write_end(step, bytes(piece))
+
+
+def _at_once(step: Step) -> bool:
+    """True if nothing has to be awaited but the replies."""
+    content = step.content
+    if content is None:
+        return step.owed > 0
+    return isinstance(content, InMemory) and content.size <= ONE_WRITE
+
+
+def _pieces(step: Step, content: InMemory | Stream) -> AsyncGenerator[bytes | memoryview, None]:
+    return wire_slices(content, seven_bit=step.seven_bit, stuff=not step.chunked)
+
+
+class _Left:
+    """How much of the content has left, as SIZE counts it: dots that were doubled do not count."""
+
+    def __init__(self, step: Step) -> None:
+        self._progress = step.progress
+        self._total = step.content.size if step.content is not None else None
+        self._stuffed = not step.chunked
+        self._before = b"\r\n"
+        self._octets = 0
+
+    def add(self, piece: bytes | memoryview) -> None:
+        """Count a slice, if somebody wants to know."""
+        if self._progress is None:
+            return
+        self._octets += len(piece)
+        if self._stuffed:
+            text = self._before + piece
+            self._octets -= text.count(b"\r\n..")
+            self._before = text[-2:]
+
+    def tell(self) -> None:
+        """Report what was counted so far."""
+        if self._progress is not None:
+            self._progress(self._octets, self._total)
+
+
+def cancel_later(loop: asyncio.AbstractEventLoop) -> None:
+    """Let the result of this call through, and cancel the task again right after it.
+
+    A cancellation that arrives together with the final reply, or behind it, must neither hide
+    that reply nor get lost. If whoever cancelled takes it back by then, as `asyncio.timeout` does
+    when its block is left, nothing happens.
+    """
+    task = asyncio.current_task()
+
+    def again() -> None:
+        if task is not None and not task.done() and task.cancelling() > 0:
+            task.uncancel()
+            task.cancel()
+
+    loop.call_soon(again)
