@@ -59,8 +59,8 @@ class Sending(Verbs):
     _lmtp: ClassVar[bool] = False
 
     def __init__(self, settings: Settings, pipelining: Pipelining, chunking: Chunking) -> None:
-        self._pipelining = pipelining
-        self._chunking = chunking
+        self._pipelining: Pipelining = pipelining
+        self._chunking: Chunking = chunking
         super().__init__(settings)
 
     # -- one ---------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import hmac
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterator, Sequence
 
-from . import addresses, commands, dialogues, opening, transactions
+from . import addresses, commands, dialogues, opening, preparing, transactions
 from .bodies import opened
 from .connection import Connection
 from .delivery import Ledger
@@ -410,7 +410,14 @@ class Verbs:
                 ledger.begin(connection.recipients or ())
                 connection.recipients = []
                 # The envelope stands already; content is all that is wanted here.
-                prepared = prepare("", "postmaster", msg, eightbitmime=True, smtputf8=True)
+                prepared = await preparing.prepared(
+                    lambda eightbitmime, smtputf8: prepare(
+                        "", "postmaster", msg, eightbitmime=eightbitmime, smtputf8=smtputf8
+                    ),
+                    msg,
+                    eightbitmime=True,
+                    smtputf8=True,
+                )
                 async with opened(prepared.content) as content:
                     prepared.content = content
                     return await self._converse(
