@@ -13,6 +13,7 @@ Rules of this room:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
@@ -29,12 +30,8 @@ async def one_by_one(
 ) -> AsyncGenerator[Outcome, None]:
     """Send each message after the outcome of the one before was taken."""
     index = 0
-    if isinstance(messages, AsyncIterable):
-        async for message in messages:
-            yield await carry(index, message)
-            index += 1
-    else:
-        for message in messages:
+    async with contextlib.aclosing(_feed(messages)) as each:
+        async for message in each:
             yield await carry(index, message)
             index += 1
 

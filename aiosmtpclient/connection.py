@@ -28,7 +28,7 @@ from .dialogues import claim
 from .driver import Drive
 from .protocol import SMTPProtocol
 from .replies import Reply
-from .session import OVER, Session, Trace
+from .session import Session, Trace
 from .steps import Dialogue, Phase, Step
 from .timeouts import Timeouts
 from .turn import Lease
@@ -237,13 +237,7 @@ class Connection:
     def alive(self) -> bool:
         """True if a command written now may be answered, as far as this side knows."""
         session, transport = self.session, self.protocol.transport
-        return (
-            session.failure is None
-            and session.condemned is None
-            and session.phase not in OVER
-            and transport is not None
-            and not transport.is_closing()
-        )
+        return transport is not None and not transport.is_closing() and not session.closing
 
 
 def _factory(

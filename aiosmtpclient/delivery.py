@@ -136,8 +136,8 @@ class Ledger:
         """Set `delivery` and `outcomes` on an error that passes through a send, whoever raised it."""
         with contextlib.suppress(AttributeError):  # an exception class with __slots__ and no room for us
             # Any other has room for attributes, only no type says so.
-            error.delivery = self.delivery  # type: ignore[attr-defined]
-            error.outcomes = self.outcomes  # type: ignore[attr-defined]
+            error.delivery = self.delivery  # type: ignore[attr-defined]  # see above
+            error.outcomes = self.outcomes  # type: ignore[attr-defined]  # likewise
 
 
 class SendResult(dict[str, Reply]):

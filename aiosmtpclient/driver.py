@@ -1,9 +1,8 @@
 """The driver: takes a dialogue through a connection, step by step.
 
-A step whose content is small, or that has none, is written at once and followed where its
-replies are read: the dialogue gets them there, and what it writes next leaves in the same turn
-of the loop, without waking the task that waits for the end of it all. Whatever has to be
-awaited (slices of content, a TLS handshake, the caller's own callables) is done by that task.
+A step without content, or with little, leaves in one write. Other content leaves slice by slice,
+while what the server says is already read. Whatever has to be awaited is awaited here: replies,
+room in the transport, a TLS handshake, the caller's own iterators and callables.
 
 Rules of this room:
 
@@ -26,7 +25,7 @@ from . import commands
 from .bodies import wire_slices
 from .content import InMemory, Stream
 from .errors import SMTPProtocolError, SMTPServerDisconnected
-from .protocol import Replies, SMTPProtocol
+from .protocol import SMTPProtocol
 from .replies import Reply
 from .steps import Dialogue, Phase, Step
 from .transactions import ONE_WRITE
@@ -49,7 +48,7 @@ class Drive(Generic[T]):
         step: the step that was asked for last.
     """
 
-    __slots__ = ("_dialogue", "_error", "_handshake", "_lease", "_next", "_protocol", "_result", "step")
+    __slots__ = ("_dialogue", "_handshake", "_lease", "_protocol", "step")
 
     def __init__(
         self,
@@ -62,62 +61,25 @@ class Drive(Generic[T]):
         self._dialogue = dialogue
         self._lease = lease
         self._handshake = handshake
-        self._next: Step | None = None
-        self._result: T | None = None
-        self._error: BaseException | None = None
         self.step: Step | None = None
 
     async def run(self) -> T:
         """Take it to its end; what it returns or raises is returned or raised."""
-        self._resume(None)
-        while (step := self._next) is not None:
-            try:
-                replies = await self._perform(step)
-            except asyncio.CancelledError as error:
-                if self._next is not None:
-                    self._resume(None, error)
-                elif self.step is not None and self.step.ended:
-                    cancel_later(asyncio.get_running_loop())  # the verdict was in already
+        try:
+            self.step = next(self._dialogue)
+            while True:
+                try:
+                    replies = await self._perform(self.step)
+                except BaseException as error:
+                    self.step = self._dialogue.throw(error)
                 else:
-                    raise
-            except BaseException as error:
-                self._resume(None, error)
-            else:
-                if replies is not None:  # else it was followed as far as that goes
-                    self._resume(replies)
-        if self._error is not None:
-            try:
-                raise self._error
-            finally:
-                self._error = None  # or its traceback would hold it, and so itself
-        return self._result  # type: ignore[return-value]  # over, and not by an error
-
-    def _resume(self, replies: list[Reply] | None, error: BaseException | None = None) -> None:
-        """Give the dialogue what came of its step, and take the next one."""
-        try:
-            if error is not None:
-                self.step = self._next = self._dialogue.throw(error)
-            else:
-                self.step = self._next = self._dialogue.send(replies)  # type: ignore[arg-type]  # None starts it
+                    self.step = self._dialogue.send(replies)
         except StopIteration as done:
-            self._next, self._result = None, done.value
-        except BaseException as raised:
-            self._next, self._error = None, raised
+            result: T = done.value
+            return result
 
-    def _follow(self, done: Step, waiter: Replies) -> None:
-        """A step is complete, and nothing stands against going on here and now."""
-        self._resume(done.received)
-        step = self._next
-        if step is None or not _at_once(step):
-            waiter.set_result(None)  # the task sees to it
-            return
-        try:
-            self._write(step, waiter)
-        except BaseException as error:
-            waiter.set_exception(error)
-
-    async def _perform(self, step: Step) -> list[Reply] | None:
-        """Do what a step asks for; returns its replies, or None if it was followed further."""
+    async def _perform(self, step: Step) -> list[Reply]:
+        """Do what a step asks for; returns its replies."""
         if not step.owed:
             await self._act(step)
             return []
@@ -125,19 +87,16 @@ class Drive(Generic[T]):
         if self._lease is not None and protocol.crowded:
             await protocol.room()
         try:
-            if _at_once(step):
-                return await self._write(step)
             return await self._exchange(step)
         except (SMTPServerDisconnected, SMTPProtocolError):
-            step = self.step or step
             if step.ended or not step.cut_short:
                 raise
             return step.received  # refused in the middle of the content, and hung up on
         except asyncio.CancelledError:
             protocol.flush()
-            step = self.step or step
-            if self._next is None or not (step.ended and step.complete):
+            if not (step.ended and step.complete):
                 raise
+            # The verdict is in, and must not be lost for a cancellation, or the message is sent twice.
             cancel_later(asyncio.get_running_loop())
             return step.received
 
@@ -153,34 +112,27 @@ class Drive(Generic[T]):
         else:
             self._protocol.send(step)
 
-    def _write(self, step: Step, waiter: Replies | None = None) -> Replies:
-        """Write all of a step at once."""
-        content, whole = step.content, None
-        if content is not None:
-            assert isinstance(content, InMemory)
-            whole = content.data if step.chunked else content.stuffed() + commands.END_OF_CONTENT
+    async def _exchange(self, step: Step) -> list[Reply]:
+        """Write a step with its content, and wait for what it earns."""
+        content, protocol = step.content, self._protocol
+        if content is None:
+            waiter = protocol.send(step)
+        elif isinstance(content, InMemory) and content.size <= ONE_WRITE:
             if step.progress is not None:
                 step.progress(content.size, content.size)
-        waiter = self._protocol.send(step, whole, self._follow, waiter)
-        self._written(step)
-        return waiter
-
-    def _written(self, step: Step) -> None:
+            whole = content.data if step.chunked else content.stuffed() + commands.END_OF_CONTENT
+            waiter = protocol.send(step, whole)
+        else:
+            waiter = protocol.send(step)
+            await self._write_content(step, content)
+            if not step.ended and step.cut_short:
+                return step.received
         if self._lease is not None and step.last:
-            self._protocol.session.release(step)
+            protocol.session.release(step)
             self._lease.give_back()
+        return await waiter
 
     # -- content that takes more than one write ------------------------------------------
-
-    async def _exchange(self, step: Step) -> list[Reply]:
-        """Write a step with its content slice by slice, and wait for what it earns."""
-        waiter = self._protocol.send(step)
-        assert step.content is not None
-        await self._write_content(step, step.content)
-        if not step.ended and step.cut_short:
-            return step.received
-        self._written(step)
-        return await waiter or []
 
     async def _write_content(self, step: Step, content: InMemory | Stream) -> None:
         """Content in slices, then its end, unless the server answers before that."""
@@ -225,14 +177,6 @@ class Drive(Generic[T]):
             self._protocol.write_end(step, bytes(piece), chunk)
         else:
             self._protocol.write_end(step, bytes(piece))
-
-
-def _at_once(step: Step) -> bool:
-    """True if nothing has to be awaited but the replies."""
-    content = step.content
-    if content is None:
-        return step.owed > 0
-    return isinstance(content, InMemory) and content.size <= ONE_WRITE
 
 
 def _pieces(step: Step, content: InMemory | Stream) -> AsyncGenerator[bytes | memoryview, None]:

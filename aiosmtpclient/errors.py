@@ -165,7 +165,7 @@ class SMTPRecipientsRefused(SMTPException, smtplib.SMTPRecipientsRefused):
 
     delivery = Delivery.REFUSED
     # A Reply is the tuple that smtplib documents, only a dict's value type may not be narrowed.
-    recipients: dict[str, Reply]  # type: ignore[assignment]
+    recipients: dict[str, Reply]  # type: ignore[assignment]  # see above
 
     def __init__(self, recipients: dict[str, Reply]) -> None:
         super().__init__(recipients)

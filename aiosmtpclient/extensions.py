@@ -129,7 +129,3 @@ def _limit(parameters: str) -> int | None:
     words = parameters.split()
     match = re.fullmatch(_SIZE, words[0]) if words else None
     return int(match[1]) if match is not None else None
-
-
-NONE = Extensions()
-"""A server that offers nothing, or of which nothing is known yet."""

@@ -25,7 +25,6 @@ from .errors import SMTPNotSupportedError
 
 Body: TypeAlias = Message | bytes | bytearray | memoryview | str | Source
 """Everything that can be sent. A `str` is always text, never a file's name."""
-Content: TypeAlias = Body
 
 
 @dataclass(frozen=True, slots=True, init=False)

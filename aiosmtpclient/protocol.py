@@ -32,8 +32,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import Callable
-from typing import TypeAlias, cast
+from typing import cast
 
 from .errors import SMTPException, SMTPProtocolError, SMTPServerDisconnected, SMTPTimeoutError
 from .replies import Reply
@@ -41,10 +40,7 @@ from .session import OVER, Session
 from .steps import Phase, Step
 from .timeouts import Timeouts
 
-Replies: TypeAlias = "asyncio.Future[list[Reply] | None]"
-"""Completed with the replies to a step, or with None by whoever followed it on the spot."""
-Follow: TypeAlias = Callable[[Step, Replies], None]
-"""Called where the replies to a step are read; completes the future now, or hands it to another step."""
+Replies = asyncio.Future[list[Reply]]
 
 HIGH_WATER = 64 * 1024
 """Octets the transport may hold before it says stop; asyncio's own limit inside TLS is 512 KiB."""
@@ -52,7 +48,6 @@ MUCH = 16 * 1024
 """Octets that are not worth holding back."""
 MOST_IN_FLIGHT = 100
 """Writes whose replies may be outstanding before the next transaction waits with its first octet."""
-
 
 _BUFFER = 64 * 1024
 _buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
@@ -89,7 +84,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._loop = loop
         self._buffer = _buffer_of(loop)
         self._greeting: Replies = loop.create_future()
-        self._waiters: deque[tuple[Replies, Follow | None]] = deque([(self._greeting, None)])
+        self._waiters: deque[Replies] = deque([self._greeting])
         self._gathered: list[bytes | memoryview] = []
         self._ending: list[Step] = []
         self._unsent: Step | None = None
@@ -134,7 +129,10 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         complete = session.receive_data(data)
         if self._unsent is not None and self._unsent.received:
             self._refuse_early(self._unsent, complete)
-        waiting = [(step, *self._waiters.popleft()) for step in complete]
+        for step in complete:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(step.received)
         if session.phase is Phase.CLOSING and (session.in_flight or not complete):
             session.lost()  # a 421, and behind it nothing comes for the others, or nobody is here to close
         if session.failure is not None or (
@@ -146,13 +144,6 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
                 self._restart()
             if self._moved:
                 self._wake()
-        for step, waiter, follow in waiting:
-            if waiter.done():
-                continue
-            if follow is None or session.failure is not None:
-                waiter.set_result(step.received)
-            else:
-                follow(step, waiter)
 
     def _refuse_early(self, step: Step, complete: list[Step]) -> None:
         """A reply was there before what it would answer: it answers nothing, least of all with a yes."""
@@ -189,20 +180,12 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
 
     # -- what a driver calls -----------------------------------------------------------
 
-    def send(
-        self,
-        step: Step,
-        whole: bytes | None = None,
-        follow: Follow | None = None,
-        waiter: Replies | None = None,
-    ) -> Replies:
+    def send(self, step: Step, whole: bytes | None = None) -> Replies:
         """Write a step's lines; return the future of its replies.
 
         Args:
             step: what to announce.
             whole: its content as it goes out, with its end, to leave in the same write.
-            follow: goes on as soon as the replies are in.
-            waiter: the future to complete, if there is one already.
 
         Raises:
             SMTPException: the connection is of no further use. Nothing was written.
@@ -214,9 +197,9 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if self.transport is None or self.transport.is_closing() or session.failure is not None:
             self.check()
         data = session.send(step)
-        waiter = waiter or self._loop.create_future()
+        waiter: Replies = self._loop.create_future()
         if step.owed:
-            self._waiters.append((waiter, follow))
+            self._waiters.append(waiter)
         else:
             waiter.set_result([])
         if self.gathering and not self._gathered and (data or whole is not None):
@@ -426,7 +409,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._timer.cancel()
             self._timer = None
         while self._waiters:
-            waiter, _ = self._waiters.popleft()
+            waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_exception(self.session.why())
                 waiter.exception()  # looked at: nobody may be left to await it

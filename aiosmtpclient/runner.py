@@ -216,8 +216,8 @@ class _Call(Generic[T]):
         delivery = Delivery.ACCEPTED if isinstance(known, SendResult) else getattr(known, "delivery", None)
         if isinstance(delivery, Delivery):
             # Any exception has room for attributes, only no type says so.
-            interruption.delivery = delivery  # type: ignore[attr-defined]
-            interruption.outcomes = getattr(known, "outcomes", ())  # type: ignore[attr-defined]
+            interruption.delivery = delivery  # type: ignore[attr-defined]  # see above
+            interruption.outcomes = getattr(known, "outcomes", ())  # type: ignore[attr-defined]  # likewise
         self.error = None
 
 

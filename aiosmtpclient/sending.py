@@ -271,7 +271,7 @@ class Sending(Verbs):
 
     async def _ready(self, trial: bool) -> Connection:
         """The connection for a send, made anew if it was lost: nothing of this message was sent."""
-        return await self._greet_if_needed()
+        raise NotImplementedError("only a client knows how it connects")
 
     # -- many --------------------------------------------------------------------------
 

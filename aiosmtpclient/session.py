@@ -123,12 +123,7 @@ class Session:
     @property
     def reusable(self) -> bool:
         """True if a new transaction may start here."""
-        return (
-            self.phase is Phase.READY
-            and not self._owing
-            and self.failure is None
-            and not self._parser.pending
-        )
+        return self.phase is Phase.READY and self.in_step
 
     @property
     def closing(self) -> bool:
@@ -156,7 +151,7 @@ class Session:
         """
         if self._parser.pending and self.failure is None and self.phase not in OVER and self._uninvited:
             self._break("octets that nobody asked for")
-        if self.failure is not None or self.condemned is not None or self.phase in OVER:
+        if self.closing:
             raise self.why()
         if step.masked is not None:
             self._keep_payload(step.data)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiosmtpclient.extensions import MAX_LINES, NONE, Extensions
+from aiosmtpclient.extensions import MAX_LINES, Extensions
 
 POSTFIX = b"""mail.example.com
 PIPELINING
@@ -157,10 +157,10 @@ def test_a_server_with_too_much_to_say_is_not_listened_to_for_ever() -> None:
 
 
 def test_nothing_is_offered_by_none() -> None:
-    assert len(NONE) == 0
-    assert NONE == Extensions() == Extensions.parse(b"")
-    assert NONE.size_limit is None
-    assert NONE.auth_mechanisms == ()
+    assert len(Extensions()) == 0
+    assert Extensions() == Extensions.parse(b"")
+    assert Extensions().size_limit is None
+    assert Extensions().auth_mechanisms == ()
 
 
 def test_extensions_do_not_change() -> None:
@@ -177,7 +177,7 @@ def test_extensions_do_not_change() -> None:
 
 def test_repr_shows_the_keywords() -> None:
     assert repr(of(b"Size 1", b"DSN")) == "<Extensions: SIZE DSN>"
-    assert repr(NONE) == "<Extensions: none>"
+    assert repr(Extensions()) == "<Extensions: none>"
 
 
 @pytest.mark.parametrize(

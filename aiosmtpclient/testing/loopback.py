@@ -53,8 +53,8 @@ async def bring_up_tls(
     # given to the TLS layer right after that is connected, before anything that comes later.
     transport.pause_reading()
     # Nothing public says what a stream reader holds, or empties it.
-    early = bytes(reader._buffer)  # type: ignore[attr-defined]
-    reader._buffer.clear()  # type: ignore[attr-defined]
+    early = bytes(reader._buffer)  # type: ignore[attr-defined]  # see above
+    reader._buffer.clear()  # type: ignore[attr-defined]  # likewise
     handshake = loop.create_task(writer.start_tls(context))
     if early:
         loop.call_soon(loop.call_soon, _feed, transport, early)
