@@ -30,6 +30,8 @@ MAX_LINES = 500
 
 # RFC 1870 section 4: up to 20 digits.
 _SIZE = r"0*([1-9][0-9]{0,19})"
+# RFC 9422 section 4: a name, and up to six digits that do not begin with a zero.
+_ONE_LIMIT = r"([A-Za-z0-9][A-Za-z0-9-]*)=([1-9][0-9]{0,5})"
 # RFC 4422 section 3.1.
 _MECHANISM = r"[A-Za-z0-9_-]{1,20}"
 
@@ -95,6 +97,12 @@ class Extensions(Mapping[str, str]):
         """The SASL mechanisms offered (RFC 4954 section 3), in upper case, in the server's order."""
         words = self.get("auth", "").split()
         return tuple(dict.fromkeys(word.upper() for word in words if re.fullmatch(_MECHANISM, word)))
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """What LIMITS says (RFC 9422): MAILMAX, RCPTMAX, RCPTDOMAINMAX, as far as they make sense."""
+        found = (re.fullmatch(_ONE_LIMIT, word) for word in self.get("limits", "").split())
+        return {match[1].upper(): int(match[2]) for match in found if match is not None}
 
     def as_dict(self) -> dict[str, str]:
         """Return a new dict as smtplib's `esmtp_features`: "auth" starts with a blank there."""
