@@ -25,6 +25,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
+_USUAL = 4096  # octets of an answer that is kept, for the next connection
 MAX_LINES = 500
 """Lines of keywords that are read; what follows is ignored."""
 
@@ -82,6 +83,10 @@ class Extensions(Mapping[str, str]):
         Args:
             reply_message: the reply's octets without codes, lines joined by LF.
         """
+        return _parsed(bytes(reply_message)) if len(reply_message) <= _USUAL else cls._parse(reply_message)
+
+    @classmethod
+    def _parse(cls, reply_message: bytes) -> Extensions:
         # Latin-1 never fails and is what smtplib shows.
         lines = reply_message.decode("latin-1").split("\n")[1 : MAX_LINES + 1]
         features: dict[str, str] = {}
@@ -122,6 +127,12 @@ class Extensions(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"<Extensions: {' '.join(self._features).upper() or 'none'}>"
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(reply_message: bytes) -> Extensions:
+    # A server says the same on each connection, and nobody can change what he is given.
+    return Extensions._parse(reply_message)
 
 
 @functools.cache

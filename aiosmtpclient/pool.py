@@ -131,16 +131,16 @@ class SMTPPool(Mailing):
         if options.get("sock") is not None:
             raise ValueError("a pool opens its own connections: it cannot share sock=")
         kind = PooledLMTP if lmtp else PooledSMTP
-        self._new_client = partial(
-            kind,
-            host=host,
-            port=port,
+        pattern = kind(
+            host,
+            port,
             local_hostname=local_hostname,
             timeout=timeout,
             source_address=source_address,
             **options,
         )
-        self._name = _name_of(self._new_client())  # what is wrong with an option is found here
+        self._new_client = pattern.twin
+        self._name = _name_of(pattern)
         stream = options.get("pipelining") == "stream"
         limits = Limits(
             connections=int(_positive(max_connections, "max_connections")),

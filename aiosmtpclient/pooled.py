@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-from typing import cast
+from typing import Self, cast
 
 from . import opening
 from .client import AsyncLMTP, AsyncSMTP
 from .connection import Connection
 from .errors import SMTPException
 from .steps import Phase
+from .turn import Turn
 
 SEEN = 0.5
 """Seconds after its last use for which a connection is believed to be there without a look."""
@@ -37,6 +38,14 @@ class PooledSMTP(AsyncSMTP):
     @property
     def _renewable(self) -> bool:
         return False
+
+    def twin(self) -> Self:
+        """Another client with the same settings. Nothing that they share ever changes."""
+        other = object.__new__(type(self))
+        for name, value in vars(self).items():
+            setattr(other, name, value)
+        other._turn = Turn()
+        return other
 
     async def open(self, one_at_a_time: asyncio.Lock) -> Connection:
         """Connect, and find out whether BDAT may be used, if that is not known.
