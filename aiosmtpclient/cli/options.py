@@ -11,12 +11,13 @@ Rules of this room:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import os
 import re
 import ssl
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from aiosmtpclient.client import AsyncLMTP, AsyncSMTP, Options
@@ -137,6 +138,20 @@ def add_connection_options(parser: Parser) -> None:
     group.add_argument("--trace", action="store_true", help="print the conversation to standard error")
 
 
+def add_server_options(parser: Parser) -> argparse._ArgumentGroup:
+    """Add where the server is; returns the group, for more."""
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--host",
+        default="localhost",
+        help="name, address, host:port, or the path of a Unix socket (default: %(default)s)",
+    )
+    group.add_argument(
+        "--port", type=port_number, default=0, help="TCP port (default: 25, 465 or 2003 by protocol)"
+    )
+    return group
+
+
 def add_login_options(parser: Parser) -> None:
     """Add what it takes to log in."""
     group = parser.add_argument_group("login")
@@ -233,26 +248,47 @@ def client_of(arguments: argparse.Namespace, trace: Trace | None) -> AsyncSMTP:
     Raises:
         Failure: an argument makes no sense.
     """
-    context, password = context_of(arguments), password_of(arguments)
-    try:
-        host, port = place(arguments.host)
-        options: Options = {
-            "tls": arguments.tls,
-            "tls_context": context,
-            "server_hostname": arguments.server_hostname,
-            "username": arguments.user,
-            "password": password.reveal() if password is not None else None,
-            "pipelining": arguments.pipelining,
-            "allow_cleartext_auth": arguments.allow_cleartext_auth,
-            "trace": trace,
-        }
+    options = client_options(arguments, trace)
+    with sensible():
         client: type[AsyncSMTP] = AsyncLMTP if arguments.lmtp else AsyncSMTP
-        return client(
-            host,
-            arguments.port or port,
-            arguments.local_hostname,
-            timeout=timeouts_of(arguments),
-            **options,
-        )
+        host, port = server_of(arguments)
+        timeouts = timeouts_of(arguments)
+        return client(host, port, arguments.local_hostname, timeout=timeouts, **options)
+
+
+def client_options(arguments: argparse.Namespace, trace: Trace | None) -> Options:
+    """Return the options of a client that the arguments describe.
+
+    Raises:
+        Failure: there is no password, or a file of certificates that cannot be read.
+    """
+    context, password = context_of(arguments), password_of(arguments)
+    return {
+        "tls": arguments.tls,
+        "tls_context": context,
+        "server_hostname": arguments.server_hostname,
+        "username": arguments.user,
+        "password": password,
+        "pipelining": arguments.pipelining,
+        "allow_cleartext_auth": arguments.allow_cleartext_auth,
+        "trace": trace,
+    }
+
+
+def server_of(arguments: argparse.Namespace) -> tuple[str, int]:
+    """Return host and port; 0 for the one of the protocol.
+
+    Raises:
+        ValueError: a port that is none.
+    """
+    host, port = place(arguments.host)
+    return host, arguments.port or port
+
+
+@contextlib.contextmanager
+def sensible() -> Iterator[None]:
+    """Turn what the library says about an argument into a `Failure`, before anything is connected to."""
+    try:
+        yield
     except (ValueError, SMTPException) as error:
         raise Failure(str(error), Exit.USAGE) from error
