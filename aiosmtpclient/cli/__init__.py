@@ -1,4 +1,4 @@
-"""The command line: `aiosmtpclient send`, `check` and `demo`, one room each.
+"""The command line: `aiosmtpclient send`, `bulk`, `check` and `demo`, one room each.
 
 `exits` says what an exit code means, `printing` is the only room that prints, `options` holds
 what the commands share, `account` is the account of one message, `certificates` and `meant` are

@@ -22,9 +22,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from aiosmtpclient.errors import Delivery
+from aiosmtpclient.pool import SMTPPool
+from aiosmtpclient.session import Trace
 
 from .account import Account
 from .counting import Counts, span
@@ -39,16 +40,16 @@ from .options import (
     add_connection_options,
     add_login_options,
     add_server_options,
+    client_options,
     in_options,
+    sensible,
+    server_of,
+    timeouts_of,
 )
 from .printing import Transcript, trace_back
 from .progress import WAYS, Display, display_for
 from .runs import Run
 from .sources import FORMATS, STANDARD_INPUT, Sources
-
-if TYPE_CHECKING:
-    from aiosmtpclient.pool import SMTPPool
-    from aiosmtpclient.session import Trace
 
 GRACE = 10.0
 """Seconds that what is under way gets after the first Ctrl-C."""
@@ -224,7 +225,22 @@ def pool_of(arguments: argparse.Namespace, trace: Trace | None) -> SMTPPool:
     Raises:
         Failure: an argument makes no sense.
     """
-    raise NotImplementedError
+    options = client_options(arguments, trace)
+    options["chunking"] = arguments.chunking
+    rate = (arguments.rate, arguments.burst or 1) if arguments.rate is not None else None
+    with sensible():
+        host, port = server_of(arguments)
+        return SMTPPool(
+            host,
+            port,
+            arguments.local_hostname,
+            timeouts_of(arguments),
+            lmtp=arguments.lmtp,
+            max_connections=arguments.connections,
+            rate_limit=rate,
+            retries=arguments.retries,
+            **options,
+        )
 
 
 def _journal_of(arguments: argparse.Namespace) -> Journal | None:
@@ -245,13 +261,11 @@ class Bulk:
     Args:
         arguments: of the command.
         journal: the journal, if there is to be one.
-        grace: seconds that what is under way gets after the first Ctrl-C.
     """
 
-    def __init__(self, arguments: argparse.Namespace, journal: Journal | None, grace: float = GRACE) -> None:
+    def __init__(self, arguments: argparse.Namespace, journal: Journal | None) -> None:
         self._arguments = arguments
         self._journal = journal
-        self._grace = grace
         self._counts = Counts(time.perf_counter)
         self._codes: set[Exit] = set()
         self._broken: OSError | None = None
@@ -312,7 +326,7 @@ class Bulk:
             return
         self._run.stop(INTERRUPTED)
         self._display.mention("interrupted: finishing what is under way; once more stops at once")
-        asyncio.get_running_loop().call_later(self._grace, running.cancel)
+        asyncio.get_running_loop().call_later(GRACE, running.cancel)
 
     # -- printing ----------------------------------------------------------------------
 
@@ -386,7 +400,9 @@ class Bulk:
             return Exit.IOERR
         if self._run.stopped == INTERRUPTED:
             return Exit.INTERRUPTED
-        code = worst(self._codes)
+        # What was refused in an earlier run is not well because this one had nothing to do with it.
+        before = (Exit.UNAVAILABLE,) if self._counts.refused_before else ()
+        code = worst((*self._codes, *before))
         accepted = self._counts.deliveries[Delivery.ACCEPTED]
         if code is Exit.TEMPFAIL and self._journal is None and accepted:
             return Exit.UNAVAILABLE  # nobody remembers who has it, so the same command would send it twice

@@ -58,12 +58,14 @@ class Counts:
     Attributes:
         deliveries: how many messages ended in each word in this run.
         before: how many the journal knew to be done, by word.
+        refused_before: the journal knew somebody who was refused, and is not asked again.
         durations: from begin to end, of those that were begun.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.deliveries: Counter[Delivery] = Counter()
         self.before: Counter[Delivery] = Counter()
+        self.refused_before = False
         self.durations = Durations()
         self._clock = clock
         self._begun = clock()

@@ -210,6 +210,7 @@ class Run:
             self._account(_from_journal(standing, label, recipients))
         else:
             self._counts.before[standing.delivery] += 1
+            self._counts.refused_before |= standing.refused
 
     # -- what the pool says ------------------------------------------------------------
 

@@ -83,6 +83,11 @@ class Standing:
         self.letters = bytes(known)
 
     @property
+    def refused(self) -> bool:
+        """True if it was refused for anybody."""
+        return REFUSED in self.letters or REFUSED_FOR_NOW in self.letters
+
+    @property
     def free(self) -> bool:
         """True if nobody has it and nobody may have it."""
         return ACCEPTED not in self.letters and UNKNOWN not in self.letters
