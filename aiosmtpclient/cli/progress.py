@@ -175,6 +175,8 @@ class Bar:
             for each in Delivery
         )
         body = Text(", ").join(words)
+        if before := counts.before.total():
+            body.append(f"; {before:,} were done before")
         return Group(head, body, Text(counts.latencies()))
 
     def _head(self, share: float | None) -> str:
