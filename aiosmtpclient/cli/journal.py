@@ -42,6 +42,7 @@ except ImportError:  # Windows: whoever uses a journal twice at a time is not st
     fcntl = None
 
 HEADER = b'{"journal":"aiosmtpclient bulk","version":1}\n'
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 _PRIVATE = 0o600
 """Nobody else reads who gets mail from whom."""
 
@@ -287,7 +288,7 @@ def _positions_of(line: dict[str, object], standing: Standing) -> Sequence[int]:
 
 def _line(line: dict[str, object]) -> bytes:
     # ASCII only: names of files and replies of servers need not be text in any character set.
-    return json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
+    return _ENCODE(line).encode("ascii") + b"\n"
 
 
 def _open(path: str, *, create: bool) -> int:
