@@ -18,6 +18,8 @@ import pytest
 import aiosmtpclient
 from aiosmtpclient.__main__ import main
 from aiosmtpclient.cli import bulk
+from aiosmtpclient.cli.exits import Exit, Failure
+from aiosmtpclient.cli.journal import Journal
 from aiosmtpclient.testing import MailServer, ReceivedMessage, ScriptedServer
 from aiosmtpclient.testing.scripted import ehlo, expect_content, greeting, stall
 
@@ -26,6 +28,8 @@ NEVER = "550 5.1.1 no such user"
 LATER = "450 4.2.1 try later"
 
 Server = MailServer | ScriptedServer
+
+pytest_posix = pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
 
 
 class Ran(NamedTuple):
@@ -286,6 +290,68 @@ def test_a_wrong_password_is_tried_once_a_connection_and_is_77(
     assert len([line for line in server.commands if line.startswith("AUTH")]) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--host", "x" * 70], 68),
+        (["--host", "127.0.0.1", "--tls", "starttls"], 78),
+        (["--host", "127.0.0.1", "--user", "me", "--tls", "none"], 69),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_not_tried_for_each_message(
+    options: list[str], code: int, run: Bulk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMTP_PASSWORD", "s3cret")
+    with MailServer() as server:
+        port = ["--port", str(server.port)]
+        ran = run(lines(tmp_path, 500), "--connections", 1, "--json", *options, *port)
+    assert ran.code == code
+    assert server.connections <= 3
+    assert len(ran.out.splitlines()) <= 3
+    assert "no connection can be had" in ran.err
+
+
+def test_a_message_that_this_server_does_not_take_stops_nothing(run: Bulk, tmp_path: Path) -> None:
+    path = lines(tmp_path, 3)
+    path.write_text(
+        '{"from":"","to":"jörg@example.net","content":"A: b\\n\\n"}\n' + path.read_text(), "utf-8"
+    )
+    with MailServer(without=["SMTPUTF8"]) as server:
+        ran = run(path, "--connections", 1, to=server)
+    assert ran.code == 69
+    assert arrived(server) == {address(number): 1 for number in range(3)}
+
+
+@pytest_posix
+def test_a_full_disk_ends_the_run_and_what_is_known_is_told(
+    run: Bulk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (lines(tmp_path, 100), "--journal", tmp_path / "j", "--connections", 2)
+    append, left = Journal._append, 60
+
+    def full(self: Journal, line: bytes) -> None:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            raise Failure("j: No space left on device", Exit.IOERR)
+        append(self, line)
+
+    with MailServer() as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "_append", full)
+            ran = run(*arguments, to=server)
+        assert ran.code == 74
+        assert ran.err.endswith("aiosmtpclient: j: No space left on device\n")
+        assert (
+            "the journal cannot be written; the rest of the input was not taken: --resume goes on" in ran.out
+        )
+        ran = run(*arguments, "--resume", "--json", to=server)
+        unknown = {one for one, delivery in ran.accounts.items() if delivery == "unknown"}
+        assert len(unknown) <= 2
+        assert max(arrived(server).values()) == 1
+        assert set(arrived(server)) | unknown == {address(number) for number in range(100)}
+
+
 def test_a_journal_that_is_there_is_64_before_anything_is_sent(run: Bulk, tmp_path: Path) -> None:
     arguments = (lines(tmp_path, 1), "--journal", tmp_path / "j")
     with MailServer() as server:
@@ -382,9 +448,6 @@ def struck(number: int, blow: int, server: MailServer, arguments: Sequence[objec
         out, err = process.communicate(timeout=25)
     server.refuse_content = None
     return Ran(process.returncode, out, err)
-
-
-pytest_posix = pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
 
 
 @pytest_posix

@@ -269,6 +269,8 @@ class Bulk:
         self._counts = Counts(time.perf_counter)
         self._codes: set[Exit] = set()
         self._broken: OSError | None = None
+        self._failed: Failure | None = None
+        self._interrupted = False
         self._display: Display
         self._run: Run
 
@@ -276,12 +278,14 @@ class Bulk:
         """Send everything, and print what there is to be printed.
 
         Raises:
-            OSError: the journal, or standard output, could not be written.
+            Failure: the journal could not be written.
+            OSError: standard output could not be.
         """
         arguments, stop = self._arguments, threading.Event()
         sources = Sources(arguments.sources, arguments.format, arguments.mbox_kind, stop)
+        way = "lines" if arguments.trace and arguments.progress == "auto" else arguments.progress
         self._display = display_for(
-            arguments.progress, self._counts, lambda: sources.share, interval=arguments.progress_every
+            way, self._counts, lambda: sources.share, interval=arguments.progress_every
         )
         desk = Desk(arguments.sender, arguments.recipients, raw=arguments.raw)
         feed = Feed(desk.letters(sources), _weight, stop)
@@ -292,6 +296,8 @@ class Bulk:
             await feed.close()
             self._display.close()
         self._sum_up()
+        if self._failed is not None:
+            raise self._failed
         if self._broken is not None:
             raise self._broken
 
@@ -312,7 +318,11 @@ class Bulk:
                 await self._run.carry_out(pool)
         except asyncio.CancelledError:
             # Everything has its account, so this is an end like others.
+            self._interrupted = True
             self._run.stop(INTERRUPTED)
+        except Failure as error:  # the journal; what is known is told all the same
+            self._failed = error
+            self._run.stop("the journal cannot be written")
 
     async def _watch(self) -> None:
         while True:
@@ -321,9 +331,10 @@ class Bulk:
 
     def _interrupt(self, running: asyncio.Task[None]) -> None:
         """Ctrl-C was pressed, or the system is going down."""
-        if self._run.stopped == INTERRUPTED:
+        if self._interrupted:
             running.cancel()
             return
+        self._interrupted = True
         self._run.stop(INTERRUPTED)
         self._display.mention("interrupted: finishing what is under way; once more stops at once")
         asyncio.get_running_loop().call_later(GRACE, running.cancel)
@@ -398,7 +409,7 @@ class Bulk:
         """What to exit with after all."""
         if self._counts.deliveries[Delivery.UNKNOWN]:
             return Exit.IOERR
-        if self._run.stopped == INTERRUPTED:
+        if self._interrupted:
             return Exit.INTERRUPTED
         # What was refused in an earlier run is not well because this one had nothing to do with it.
         before = (Exit.UNAVAILABLE,) if self._counts.refused_before else ()

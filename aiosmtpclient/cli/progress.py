@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
 from aiosmtpclient.errors import Delivery
 
 from .counting import Counts, span
 from .exits import Exit, Failure
-from .printing import escaped, mention, say
+from .printing import fit, mention, say
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -196,7 +196,7 @@ class Bar:
 
     def mention(self, text: str) -> None:
         """Print a line above the bar."""
-        line = escaped(text)
+        line = fit(text, cast("TextIO", self._console.file))
         self._console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def close(self) -> None:

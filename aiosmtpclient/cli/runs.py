@@ -16,20 +16,12 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aiosmtpclient.delivery import Outcome
-from aiosmtpclient.errors import (
-    Delivery,
-    RecipientOutcome,
-    SMTPAuthenticationError,
-    SMTPConnectError,
-    SMTPHeloError,
-    SMTPPoolError,
-    SMTPTLSError,
-)
+from aiosmtpclient.errors import Delivery, RecipientOutcome, SMTPException
 from aiosmtpclient.message import Body, Envelope
 
 from .account import Account
@@ -39,8 +31,8 @@ from .journal import Journal
 from .letters import Letter
 from .standings import Standing, delivery_of
 
-# Without a connection none of these is about the message.
-_NO_CONNECTION = (SMTPConnectError, SMTPHeloError, SMTPAuthenticationError, SMTPTLSError, SMTPPoolError)
+if TYPE_CHECKING:
+    from aiosmtpclient.pool import PoolStats
 
 
 class Listener(Protocol):
@@ -66,6 +58,10 @@ class Carrier(Protocol):
         journal: Listener | None = None,
     ) -> AsyncGenerator[Outcome, None]:
         """Send many messages."""
+        ...
+
+    def stats(self) -> PoolStats:
+        """Return what it is doing."""
         ...
 
 
@@ -136,6 +132,7 @@ class Run:
         self._under_way: dict[int, _UnderWay] = {}
         self._handed_over = 0
         self._news: deque[Account] = deque()
+        self._pool: Carrier
 
     def stop(self, why: str) -> None:
         """Take nothing more; what is under way goes on."""
@@ -149,6 +146,7 @@ class Run:
             Failure: the journal cannot be written.
             asyncio.CancelledError: the run was cancelled; everything that was taken has its account.
         """
+        self._pool = pool
         try:
             async with contextlib.aclosing(pool.send_messages(self._envelopes(), journal=self)) as outcomes:
                 async for outcome in outcomes:
@@ -229,6 +227,10 @@ class Run:
         if under_way is None:
             return
         account = _account_of(outcome, under_way)
+        if self._is_cut_off(outcome):
+            self.stop("no connection can be had")
+            if not isinstance(outcome.error, SMTPException):  # a host that is no name, say
+                account = replace(account, error=Failure(str(outcome.error), Exit.USAGE))
         try:
             if self._journal is not None:
                 self._journal.end(
@@ -241,8 +243,13 @@ class Run:
                 )
         finally:
             self._account(account, under_way.begun)
-        if outcome.connection is None and isinstance(outcome.error, _NO_CONNECTION):
-            self.stop("no connection can be had")
+
+    def _is_cut_off(self, outcome: Outcome) -> bool:
+        """True if it failed because there is no connection: one that is bad itself fails on one."""
+        if outcome.attempts or not isinstance(outcome.error, Exception):
+            return False
+        stats = self._pool.stats()
+        return not (stats.idle or stats.in_use)
 
     def _give_up(self) -> None:
         """The run is over: what still has no outcome gets none."""
