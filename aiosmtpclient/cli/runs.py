@@ -7,11 +7,13 @@ Rules of this room:
 * Each letter that was taken gets an account, whatever ends the run. What was begun and has no
   outcome is unknown.
 * Where no connection can be had nothing more is taken: a wrong password that is repeated gets
-  accounts locked, and a server that is away is not asked a million times.
+  accounts locked, and a server that is away is not asked a million times. So the first message
+  goes ahead alone, until there is a connection for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections import deque
@@ -131,6 +133,7 @@ class Run:
         self._clock = clock
         self._under_way: dict[int, _UnderWay] = {}
         self._handed_over = 0
+        self._led = asyncio.Event()  # it is known whether there is a connection for the first message
         self._news: deque[Account] = deque()
         self._pool: Carrier
 
@@ -172,6 +175,7 @@ class Run:
                 self._under_way[self._handed_over] = under_way
                 self._handed_over += 1
                 yield Envelope(letter.sender, under_way.recipients, letter.content)
+                await self._led.wait()
 
     def _admitted(self, letter: Letter) -> _UnderWay | None:
         """The letter, if the journal has nothing against its being sent."""
@@ -214,6 +218,7 @@ class Run:
 
     def begin(self, index: int, message: Body | Envelope) -> None:
         """The first octet of this message is about to be written, perhaps not for the first time."""
+        self._led.set()
         under_way = self._under_way[index]
         if under_way.begun is not None:
             return
@@ -223,6 +228,7 @@ class Run:
 
     def end(self, outcome: Outcome) -> None:
         """The outcome of this message is known; a second time it is no news."""
+        self._led.set()
         under_way = self._under_way.pop(outcome.index, None)
         if under_way is None:
             return
