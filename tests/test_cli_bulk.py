@@ -561,6 +561,7 @@ def test_a_second_ctrl_c_stops_at_once(run: Bulk, tmp_path: Path, monkeypatch: p
         ran = run(*arguments, to=server)
     assert ran.code == 130
     assert time.monotonic() - began < bulk.GRACE
+    assert ran.out.startswith(f"{arguments[0]}:1: not sent: interrupted\n")
     assert "1 not sent, 0 unknown" in ran.out  # the server never heard of the content
     with MailServer() as server:
         assert run(*arguments, "--resume", to=server).code == 0

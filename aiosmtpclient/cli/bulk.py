@@ -358,7 +358,7 @@ class Bulk:
         if self._arguments.json:
             self._display.say(json.dumps(account.as_json()))
         elif any(outcome.delivery is not Delivery.ACCEPTED for outcome in account.outcomes or [account]):
-            why = f": {in_options(str(account.error))}" if account.error is not None else ""
+            why = f": {in_options(str(account.error)) or INTERRUPTED}" if account.error is not None else ""
             first, *rest = account.lines()
             for line in (first + why, *rest):
                 self._display.say(line)

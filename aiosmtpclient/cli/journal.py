@@ -43,6 +43,7 @@ except ImportError:  # Windows: whoever uses a journal twice at a time is not st
 
 HEADER = b'{"journal":"aiosmtpclient bulk","version":1}\n'
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+_DECODE = json.JSONDecoder().decode
 _PRIVATE = 0o600
 """Nobody else reads who gets mail from whom."""
 
@@ -235,7 +236,7 @@ class Journal:
 
     def _apply(self, line: bytes, where: int) -> None:
         try:
-            self._note(json.loads(line), where)
+            self._note(_DECODE(line.decode("ascii")), where)
         except (ValueError, LookupError, TypeError, AttributeError):
             raise Failure(
                 f"{self.path}: damaged: no line of a journal begins at octet {where}; nothing was sent",

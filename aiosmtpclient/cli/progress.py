@@ -83,18 +83,18 @@ def display_for(
     Raises:
         Failure: a bar was asked for, and what draws it is not installed.
     """
-    stderr = stderr or sys.stderr
+    screen = stderr if stderr is not None else sys.stderr
     if way == "off":
         return Silence()
-    if way == "bar" or (way == "auto" and stderr.isatty()):
+    if way == "bar" or (way == "auto" and screen.isatty()):
         try:
             from rich.console import Console
         except ImportError as error:
             if way == "bar":
                 raise Failure(EXTRA, Exit.UNAVAILABLE) from error
         else:
-            together = stderr.isatty() and sys.stdout.isatty()
-            return Bar(counts, share, Console(file=stderr), together=together)
+            together = screen.isatty() and sys.stdout.isatty()
+            return Bar(counts, share, Console(file=screen), together=together)
     return Lines(counts, share, interval)
 
 
