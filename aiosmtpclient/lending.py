@@ -131,9 +131,13 @@ class Lender:
         if actions or self._timer is None:
             self._carry_out(actions)
 
-    def too_many(self) -> None:
+    def too_many(self, slot: Slot) -> None:
         """A server said so on an open connection."""
-        self._carry_out(self.slots.crowded(self.loop.time()))
+        self._carry_out(self.slots.crowded(slot, self.loop.time()))
+
+    def broken(self, slot: Slot) -> None:
+        """A server ended a connection in the middle of something."""
+        self.slots.broken(slot, self.loop.time())
 
     def write_in_lock_step(self) -> None:
         """From now on no groups of commands are written."""
