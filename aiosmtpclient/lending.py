@@ -114,7 +114,7 @@ class Lender:
                 return await future
         except BaseException as error:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self.give_back(future.result(), alone=ticket.alone)  # it came too late
+                self.give_back(future.result(), alone=ticket.alone, unused=True)  # it came too late
             else:
                 self._carry_out(self.slots.withdraw(ticket, self.loop.time()))
             if limit.expired() and isinstance(error, TimeoutError):
@@ -122,12 +122,12 @@ class Lender:
                 raise SMTPPoolError(f"{text}{self._name} {self.slots!r}") from self._last_error
             raise
 
-    def give_back(self, slot: Slot, *, alone: bool) -> None:
+    def give_back(self, slot: Slot, *, alone: bool, unused: bool = False) -> None:
         """Say that a connection is not needed any more."""
         if client_of(slot).unfit:
             self.slots.spoil(slot)
         alone = alone or not self.shared
-        actions = self.slots.give_back(slot, self.loop.time(), alone=alone)
+        actions = self.slots.give_back(slot, self.loop.time(), alone=alone, unused=unused)
         if actions or self._timer is None:
             self._carry_out(actions)
 
@@ -159,8 +159,8 @@ class Lender:
                     continue
                 future = cast("asyncio.Future[Slot]", ticket.tenant)
                 if future.done():  # cancelled, and does not know it yet
-                    slot.messages -= 1
-                    todo += self.slots.give_back(slot, self.loop.time(), alone=ticket.alone)
+                    now = self.loop.time()
+                    todo += self.slots.give_back(slot, now, alone=ticket.alone, unused=True)
                 else:
                     future.set_result(slot)
             elif do is Do.FAIL and ticket is not None:

@@ -251,12 +251,18 @@ class Slots:
         self._waiting.pop(ticket, None)
         return self._settle(now)
 
-    def give_back(self, slot: Slot, now: float, *, alone: bool = True) -> list[Action]:
-        """Somebody is done with it. If it may not be used again, say so with `spoil` before."""
+    def give_back(self, slot: Slot, now: float, *, alone: bool = True, unused: bool = False) -> list[Action]:
+        """Somebody is done with it. If it may not be used again, say so with `spoil` before.
+
+        Args:
+            alone: he had it for himself.
+            unused: he did nothing with it.
+        """
         slot.load -= ALONE if alone else 1
+        slot.messages -= unused
         if slot.state is State.OPEN:
             slot.since = now
-            if slot.young and not slot.over:
+            if slot.young and not (slot.over or unused):
                 slot.young, self._failures, self._not_before = False, 0, -math.inf
             if not slot.load:
                 del self._busy[slot]

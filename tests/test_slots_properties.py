@@ -87,7 +87,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.carry_out(self.slots.withdraw(ticket, self.now))
 
     @precondition(lambda self: self.holders)
-    @rule(data=st.data(), end=st.sampled_from(["good", "good", "good", "spoilt", "broken", "crowded"]))
+    @rule(
+        data=st.data(), end=st.sampled_from(["good", "good", "good", "unused", "spoilt", "broken", "crowded"])
+    )
     def give_back(self, data: st.DataObject, end: str) -> None:
         slot = data.draw(st.sampled_from(list(self.holders)))
         holders = self.holders[slot]
@@ -100,7 +102,8 @@ class AnyOrder(RuleBasedStateMachine):
             self.slots.spoil(slot)
         if end == "crowded":
             self.carry_out(self.slots.crowded(slot, self.now))
-        self.carry_out(self.slots.give_back(slot, self.now, alone=ticket.alone))
+        unused = end == "unused"
+        self.carry_out(self.slots.give_back(slot, self.now, alone=ticket.alone, unused=unused))
 
     @precondition(lambda self: self.busy[Do.OPEN])
     @rule(data=st.data(), most=st.sampled_from([0, 1, 2, 100]), stillborn=st.booleans())
@@ -190,7 +193,7 @@ class AnyOrder(RuleBasedStateMachine):
         if not self.waiting:
             return
         assert not self.shut
-        idle, busy, opening, closing, waiting = self.slots.counts
+        idle, busy, opening, _, waiting = self.slots.counts
         assert not idle, "what is free is not lent"
         due = self.slots.due(self.now)
         backing_off = due is not None and self.now < self.slots._not_before
