@@ -114,7 +114,7 @@ class Lender:
                 return await future
         except BaseException as error:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self.give_back(future.result(), alone=ticket.alone)  # it came too late
+                self.give_back(future.result(), alone=ticket.alone, unused=True)  # it came too late
             else:
                 self._carry_out(self.slots.withdraw(ticket, self.loop.time()))
             if limit.expired() and isinstance(error, TimeoutError):
@@ -122,18 +122,22 @@ class Lender:
                 raise SMTPPoolError(f"{text}{self._name} {self.slots!r}") from self._last_error
             raise
 
-    def give_back(self, slot: Slot, *, alone: bool) -> None:
+    def give_back(self, slot: Slot, *, alone: bool, unused: bool = False) -> None:
         """Say that a connection is not needed any more."""
         if client_of(slot).unfit:
             self.slots.spoil(slot)
         alone = alone or not self.shared
-        actions = self.slots.give_back(slot, self.loop.time(), alone=alone)
+        actions = self.slots.give_back(slot, self.loop.time(), alone=alone, unused=unused)
         if actions or self._timer is None:
             self._carry_out(actions)
 
-    def too_many(self) -> None:
+    def too_many(self, slot: Slot) -> None:
         """A server said so on an open connection."""
-        self._carry_out(self.slots.crowded(self.loop.time()))
+        self._carry_out(self.slots.crowded(slot, self.loop.time()))
+
+    def broken(self, slot: Slot) -> None:
+        """A server ended a connection in the middle of something."""
+        self.slots.broken(slot, self.loop.time())
 
     def write_in_lock_step(self) -> None:
         """From now on no groups of commands are written."""
@@ -155,8 +159,8 @@ class Lender:
                     continue
                 future = cast("asyncio.Future[Slot]", ticket.tenant)
                 if future.done():  # cancelled, and does not know it yet
-                    slot.messages -= 1
-                    todo += self.slots.give_back(slot, self.loop.time(), alone=ticket.alone)
+                    now = self.loop.time()
+                    todo += self.slots.give_back(slot, now, alone=ticket.alone, unused=True)
                 else:
                     future.set_result(slot)
             elif do is Do.FAIL and ticket is not None:

@@ -28,7 +28,14 @@ from typing import NamedTuple, Self, Unpack
 from .bulk import Carry, in_window
 from .client import DEFAULT_TIMEOUTS, AsyncSMTP, Options, sealed
 from .delivery import SendResult
-from .errors import Delivery, SMTPException, SMTPPoolError, SMTPProtocolError
+from .errors import (
+    Delivery,
+    SMTPException,
+    SMTPPoolError,
+    SMTPProtocolError,
+    SMTPServerDisconnected,
+    SMTPTimeoutError,
+)
 from .lending import Lender, client_of
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
@@ -280,7 +287,9 @@ class SMTPPool(Mailing):
         if isinstance(failure, SMTPProtocolError) and not lender.lock_step:
             lender.write_in_lock_step()
         if failure is not None and crowded(failure):
-            lender.too_many()
+            lender.too_many(slot)
+        elif isinstance(failure, SMTPServerDisconnected | SMTPTimeoutError | SMTPProtocolError):
+            lender.broken(slot)
         lender.give_back(slot, alone=alone)
 
     # -- what is known, and the end ------------------------------------------------------------------
