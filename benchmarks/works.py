@@ -276,6 +276,8 @@ _RECIPIENTS = tuple(
     for count in (3, 10, 200)
 )
 
+_STALLS: tuple[tuple[Style, str], ...] = (("bytes", "bytes"), ("attachment", "an attachment"))
+
 # The same number of connections on both sides. Round trips are counted with ten of them.
 _POOL = (
     Work(
@@ -373,7 +375,7 @@ _REST = (
             style=style,
             rounds=1,
         )
-        for style, what in (("bytes", "bytes"), ("attachment", "an attachment"))
+        for style, what in _STALLS
     ),
     Work(
         key="idle",

@@ -1,7 +1,8 @@
 """Every example in the README and the docs runs, against a real server on loopback.
 
 A block is run as a script of its own. Host names and ports of the examples are put in place of
-the servers that run here, and a function that the block defines but does not call is called.
+the servers that run here, and a function that the block defines but does not call is called. A web
+application is served instead: its lifespan runs, and each of its routes is asked, as ASGI says.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _ARGUMENTS = {
     "message": "_message()",
     "messages": "[_message(), _message()]",
     "path": '__import__("pathlib").Path(_path)',
+    "diary_path": '__import__("pathlib").Path(_path + ".diary")',
     "authority": "_authority",
 }
 _PRELUDE = """
@@ -42,6 +44,35 @@ def _message():
     message["To"] = "you@example.org"
     message.set_content("example")
     return message
+"""
+# Serves an application: what a request for each of these addresses is answered with.
+_SERVE = """
+import asyncio as _a
+async def _serve():
+    to_app, from_app = _a.Queue(), _a.Queue()
+    scope = {"asgi": {"version": "3.0"}, "state": {}}
+    life = _a.create_task(app({**scope, "type": "lifespan"}, to_app.get, from_app.put))
+    async def live(word):
+        await to_app.put({"type": f"lifespan.{word}"})
+        said = await from_app.get()
+        assert said["type"] == f"lifespan.{word}.complete", said
+    async def status(path):
+        said = []
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+        async def send(message):
+            said.append(message)
+        request = {"method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
+        request |= {"type": "http", "http_version": "1.1", "scheme": "http", "headers": []}
+        await app({**scope, **request}, receive, send)
+        return said[0]["status"]
+    await live("startup")
+    for address, expected in (("you@example.org", 200), ("refuses@example.org", 503)):
+        got = [await status(route.format(address=address)) for route in _routes]
+        assert got == [expected] * len(_routes) != [], got
+    await live("shutdown")
+    await life
+_a.run(_serve())
 """
 
 
@@ -100,6 +131,9 @@ def _in_place(code: str, servers: Servers, path: Path) -> str:
     # The blocking classes take no policy: they do what smtplib does.
     code = re.sub(r'\bSMTP\("localhost", (\d+), tls=[^)]*\)', r'SMTP("localhost", \1)', code)
     names = f"_path = {str(path)!r}\n_authority = {str(servers.authority)!r}\n"
+    if "FastAPI(" in code:
+        routes = re.findall(r'^@app\.post\("(.*)"\)$', code, re.MULTILINE)
+        return f"{names}_routes = {routes!r}\n{code}{_SERVE}"
     return names + _PRELUDE + code + _calls(code)
 
 
@@ -120,6 +154,8 @@ def _calls(code: str) -> str:
 
 @pytest.mark.parametrize("code", list(blocks()))
 def test_an_example_of_the_documentation_runs(code: str, servers: Servers, tmp_path: Path) -> None:
+    if "import FastAPI" in code:
+        pytest.importorskip("fastapi")
     content = tmp_path / "message.eml"
     content.write_bytes(b"Subject: a file\r\n\r\nHello.\r\n")
     before = servers.messages

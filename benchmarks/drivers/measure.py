@@ -243,12 +243,12 @@ async def _idle(job: Job, make: Make) -> Result:
     first = make(replace(job, connections=_WARM))
     await first.connect()
     gc.collect()
-    before, watch = _resident(), Stopwatch()
+    before, watch = resident(), Stopwatch()
     with watch:
         client = make(replace(job, connections=count))
         await client.connect()
     gc.collect()
-    each = (_resident() - before) / count
+    each = (resident() - before) / count
     await client.quit()
     await first.quit()
     return _result(each, watch, count, 0, 0)
@@ -267,14 +267,14 @@ def _start_peak() -> int:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return _max_resident()
-    return _resident()
+    return resident()
 
 
 def _peak_since() -> int:
     return _proc("status", "VmHWM") or _max_resident()
 
 
-def _resident() -> int:
+def resident() -> int:
     """Present memory in KiB. Not from `status`: what stands there is only about right."""
     return _proc("smaps_rollup", "Rss") or _max_resident()
 
