@@ -23,6 +23,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
+from witness import Witness
+
 from aiosmtpclient import Delivery, Envelope, Outcome, SMTPPool
 
 MODES: dict[str, dict[str, Any]] = {
@@ -39,6 +41,10 @@ SENDER, TO = "sender@from.test", "to@to.test"
 FAULTS = ("close", "reset", "421")
 REFUSED = {17: b"550 5.1.1 no such user\r\n", 18: b"554 5.7.1 no\r\n", 19: b"451 4.3.0 not now\r\n"}
 """Of each hundred messages these are refused: the first at RCPT, the others at the end of the content."""
+ANSWERS = (b"250 2.0.0 queued", REFUSED[18], REFUSED[19])
+"""What is said to a content, and to nothing else."""
+ANSWERS_TO_BDAT = (*ANSWERS, b"503 5.5.1 no recipients")
+"""A chunk leaves also when nobody is to get it, and is answered; DATA would have been refused."""
 _ID = re.compile(rb"Subject: (\d+)")
 
 
@@ -51,8 +57,8 @@ class Figures(NamedTuple):
         lost: accepted, and the server does not have it.
         duplicated: the server has it more than once.
         stray: refused or not sent, and the server has it.
-        unexplained: unknown, though its content never left, or more than the connections that were
-            cut and the callers who were cancelled can have left behind.
+        unexplained: unknown, though its end had not left, or though a reply to it was read; or
+            accepted without one. See `witness`.
         unclassified: in no class, or in two.
         cancelled: callers that were cancelled.
         connections: how many the server saw.
@@ -250,30 +256,20 @@ CLASSES = list(Delivery)
 class _Account:
     """Who said what of which message."""
 
-    def __init__(self, messages: int) -> None:
+    def __init__(self, messages: int, witness: Witness) -> None:
         self.classes = bytearray(messages)
-        self.twice = self.cancelled = 0
-        self.left = bytearray(messages)
-        self.unknown_on: dict[int, int | None] = {}
+        self.witness = witness
+        self.twice = self.cancelled = self.unexplained = 0
 
-    def note(self, number: int, delivery: Delivery | None, connection: int | None = None) -> None:
+    def note(self, number: int, delivery: Delivery | None) -> None:
         if self.classes[number]:
             self.twice += 1
         if delivery is not None:
             self.classes[number] = 1 + CLASSES.index(delivery)
-        if delivery is Delivery.UNKNOWN:
-            self.unknown_on[number] = connection
-
-    def see(self, event: str, octets: bytes) -> None:
-        """What is handed to a transport: the content of a message leaves in one piece."""
-        if event == "content" and (found := _ID.match(octets)) is not None:
-            self.left[int(found[1])] = 1
-
-    def unexplained(self, causes: int, depth: int) -> int:
-        """Messages that are unknown without a reason."""
-        unsent = sum(not self.left[number] for number in self.unknown_on)
-        carriers = {carrier for carrier in self.unknown_on.values() if carrier is not None}
-        return unsent + max(0, len(self.unknown_on) - causes * depth) + max(0, len(carriers) - causes)
+        if delivery is Delivery.ACCEPTED:
+            self.unexplained += not self.witness.confirms_a_reply(number)
+        elif delivery is Delivery.UNKNOWN:
+            self.unexplained += not self.witness.confirms_unknown(number)
 
 
 def envelope(number: int) -> Envelope:
@@ -330,7 +326,7 @@ async def _in_bulk(pool: SMTPPool, account: _Account, numbers: Iterator[int]) ->
     journal = _Journal()
     run = pool.send_messages((envelope(number) for number in numbers), journal=journal)
     async for outcome in run:
-        account.note(outcome.index, outcome.delivery, outcome.connection)
+        account.note(outcome.index, outcome.delivery)
     assert not journal.under_way, journal.under_way
 
 
@@ -348,38 +344,44 @@ async def sail(
 ) -> Figures:
     """Send so many messages, and take stock. For use in a loop that runs; see `run`."""
     chance = random.Random(seed)
-    account = _Account(messages)
-    begun = time.perf_counter()
-    async with FailingServer(messages, chance, faults) as server:
-        options = {**MODES[mode], "retries": 5, "acquire_timeout": None, **options}
-        pool = SMTPPool(
-            "127.0.0.1",
-            server.port,
-            local_hostname="client.test",
-            timeout=30,
-            max_connections=connections,
-            max_messages=max_messages,
-            trace=account.see,
-            **options,
-        )
-        async with pool:
-            numbers = iter(range(messages))
-            if by == "tasks":
-                await _by_tasks(pool, account, numbers, chance, cancels)
-            else:
-                await _in_bulk(pool, account, numbers)
-            stats = pool.stats()
-        # In the end the server has read all that ever left.
-        for _ in range(1000):
-            if not server.open:
-                break
-            await asyncio.sleep(0.001)
-        seconds = time.perf_counter() - begun
-        return _figures(messages, account, server, stats.retried, seconds, pool._limits.depth)
+    bdat = MODES[mode]["chunking"] == "eager"
+    witness = Witness(messages, ANSWERS_TO_BDAT if bdat else ANSWERS, bdat=bdat)
+    account = _Account(messages, witness)
+    options = {"max_connections": connections, "max_messages": max_messages, **MODES[mode], **options}
+    with witness.watching():
+        async with FailingServer(messages, chance, faults) as server:
+            begun = time.perf_counter()
+            retried = await _send(messages, server, account, chance, by, cancels, options)
+            return _figures(messages, account, server, retried, time.perf_counter() - begun)
+
+
+async def _send(
+    messages: int,
+    server: FailingServer,
+    account: _Account,
+    chance: random.Random,
+    by: By,
+    cancels: float,
+    options: dict[str, Any],
+) -> int:
+    """Send them all, and wait until the server has read all that left; returns the further attempts."""
+    options = {"retries": 5, "acquire_timeout": None, "timeout": 30, **options}
+    async with SMTPPool("127.0.0.1", server.port, local_hostname="client.test", **options) as pool:
+        numbers = iter(range(messages))
+        if by == "tasks":
+            await _by_tasks(pool, account, numbers, chance, cancels)
+        else:
+            await _in_bulk(pool, account, numbers)
+        retried = pool.stats().retried
+    for _ in range(1000):
+        if not server.open:
+            break
+        await asyncio.sleep(0.001)
+    return retried
 
 
 def _figures(
-    messages: int, account: _Account, server: FailingServer, retried: int, seconds: float, depth: int
+    messages: int, account: _Account, server: FailingServer, retried: int, seconds: float
 ) -> Figures:
     classes = Counter(account.classes)
     of = {delivery: 1 + place for place, delivery in enumerate(CLASSES)}
@@ -392,7 +394,7 @@ def _figures(
         lost=lost,
         duplicated=sum(count > 1 for count in server.taken),
         stray=stray,
-        unexplained=account.unexplained(server.cut + account.cancelled, depth),
+        unexplained=account.unexplained,
         unclassified=classes[0] + account.twice,
         cancelled=account.cancelled,
         connections=server.connections,
