@@ -382,7 +382,7 @@ _REST = (
         title="memory of an idle connection, one of 10,000",
         kind="idle",
         core=(PEER, *_ours("message-pool", loops=STOCK)),
-        extra=(PEER_UV, *_ours("message", loops=STOCK), *_ours("message-pool", loops=UV)),
+        extra=(*_ours("message", loops=STOCK), *_ours("message-pool", loops=UV)),
         unit="KiB",
         rounds=1,
         connections=10_000,
