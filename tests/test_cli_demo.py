@@ -45,7 +45,7 @@ def test_every_example_arrives_as_meant_through_every_client(capsys: pytest.Capt
     assert {row[2] for row in rows} == {"sendmail", "send_message"}
     assert f"{len(names)} messages, {len(rows)} transmissions: " in out[-1]
     assert "every octet and every answer as meant" in out[-1]
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 25
 
 
 def test_bulk_is_killed_and_gone_on_with(capsys: pytest.CaptureFixture[str]) -> None:
