@@ -24,7 +24,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import cast
 
-from .errors import SMTPException, SMTPPoolError
+from .errors import SMTPPoolError
 from .pooled import PooledSMTP
 from .retrying import crowded, hopeless
 from .slots import Action, Do, Limits, Slot, Slots, State, Ticket
@@ -121,6 +121,9 @@ class Lender:
                 text = f"no connection became free within acquire_timeout={timeout:g}, for "
                 raise SMTPPoolError(f"{text}{self._name} {self.slots!r}") from self._last_error
             raise
+        finally:
+            ticket.tenant = None
+            del future  # an error in it has this frame in its traceback: no cycle
 
     def give_back(self, slot: Slot, *, alone: bool, unused: bool = False) -> None:
         """Say that a connection is not needed any more."""
@@ -181,9 +184,10 @@ class Lender:
         error = self._last_error
         if closed or error is None:
             return SMTPPoolError("the pool is closed", closed=True)
-        if not isinstance(error, SMTPException):
-            return error  # the caller's own, from what gives tokens, say
-        anew = copy.copy(error)
+        try:
+            anew = copy.copy(error)
+        except Exception:  # the caller's own, from what traces, say, and of a class that cannot be copied
+            return error
         anew.__cause__ = error.__cause__
         return anew
 
@@ -253,7 +257,7 @@ class Lender:
                 self._timer = None
             elif not self.slots.counts[-1]:
                 return  # it looks again soon enough
-        due = self.slots.due(self.loop.time())
+        due = self.slots.due
         if due is None or (self._timer is not None and self._timer.when() <= due):
             return
         if self._timer is not None:

@@ -12,6 +12,7 @@ Rules of this room:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import socket
 from typing import cast
@@ -67,6 +68,11 @@ class PooledSMTP(AsyncSMTP):
         return idle < SEEN or not _has_news(connection)
 
     @property
+    def name(self) -> str:
+        """What to call its server."""
+        return self._settings.endpoint.name
+
+    @property
     def unfit(self) -> bool:
         """Nothing new may be begun here, though others may still wait for their replies."""
         return self._connection is None or self._connection.session.closing
@@ -118,6 +124,13 @@ class PooledSMTP(AsyncSMTP):
                 await opening.farewell(connection)
             finally:
                 self._leaving = None
+
+    def __del__(self) -> None:
+        # No warning: that is the pool's to give, and once for all of them.
+        connection = self.__dict__.get("_connection")
+        if connection is not None and connection.alive:
+            with contextlib.suppress(RuntimeError):  # its loop is closed, and took the socket with it
+                connection.loop.call_soon_threadsafe(connection.drop)
 
     def drop(self) -> None:
         """Close at once, also while it takes its leave."""
