@@ -25,7 +25,7 @@ from functools import partial
 from typing import cast
 
 from .errors import SMTPPoolError
-from .pooled import PooledSMTP
+from .pooled import Pace, PooledSMTP
 from .retrying import crowded, hopeless
 from .slots import Action, Do, Limits, Slot, Slots, State, Ticket
 
@@ -42,6 +42,7 @@ class Lender:
         new_client: makes a client for another connection.
         patience: failed attempts to connect that somebody who waits does not mind.
         name: what to call it in errors.
+        pace: how fast messages may follow one another, on all connections together.
 
     Attributes:
         slots: who has what.
@@ -59,6 +60,7 @@ class Lender:
         *,
         patience: int,
         name: str,
+        pace: Pace | None = None,
     ) -> None:
         self.loop = loop
         self.slots = Slots(limits, _usable)
@@ -67,6 +69,7 @@ class Lender:
         self._new_client = new_client
         self._patience = patience
         self._name = name
+        self._pace = pace
         self.lock_step = False
         self._trial = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -203,6 +206,7 @@ class Lender:
 
     async def _open(self, slot: Slot) -> None:
         client = self._new_client()
+        client.pace = self._pace
         slot.tenant = client
         try:
             connection = await client.open(self._trial)

@@ -19,7 +19,7 @@ import contextlib
 import math
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from email.message import Message
 from functools import partial
 from types import TracebackType
@@ -40,8 +40,8 @@ from .lending import Lender, client_of
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
 from .parcels import Parcel
-from .pooled import PooledLMTP, PooledSMTP
-from .rates import Bucket, RateLimit
+from .pooled import Pace, PooledLMTP, PooledSMTP
+from .rates import RateLimit
 from .retrying import Course, Retries, crowded
 from .slots import Limits, Slot, Slots
 from .timeouts import Timeouts
@@ -170,8 +170,6 @@ class SMTPPool(Mailing):
         self._counted: Counter[Delivery] = Counter()
         self._retried = 0
         self._lender: Lender | None = None
-        self._bucket: Bucket | None = None
-        self._pace = asyncio.Lock()
 
     def _here(self) -> Lender:
         """What lends connections in this loop."""
@@ -183,10 +181,13 @@ class SMTPPool(Mailing):
                     "or, from threads, use run_sync()"
                 )
             lender = self._lender = Lender(
-                loop, self._limits, self._new_client, patience=self._retries.not_sent, name=self._name
+                loop,
+                self._limits,
+                self._new_client,
+                patience=self._retries.not_sent,
+                name=self._name,
+                pace=Pace(self._rate) if self._rate is not None else None,
             )
-            self._bucket = Bucket(self._rate) if self._rate is not None else None
-            self._pace = asyncio.Lock()
         return lender
 
     # -- one message ---------------------------------------------------------------------------
@@ -203,8 +204,6 @@ class SMTPPool(Mailing):
     async def _send_again_and_again(self, parcel: Parcel) -> SendResult:
         course: Course | None = None
         failure: Exception | None = None
-        if self._rate is not None:
-            parcel.before = partial(self._take_rate, parcel.before)
         try:
             while True:
                 try:
@@ -217,7 +216,7 @@ class SMTPPool(Mailing):
                 if failure is not None:
                     parcel.again()
                     self._retried += 1
-                used = slot.messages > 1
+                used, attempts = slot.messages > 1, parcel.attempts
                 failure = None
                 try:
                     return await client_of(slot)._send(parcel)
@@ -227,6 +226,7 @@ class SMTPPool(Mailing):
                     self._give_back(slot, failure)
                 course = course or Course(self._retries, unknown=self._retry_unknown)
                 ledger = parcel.ledger
+                used = used or attempts == parcel.attempts  # it went while something else was awaited
                 pause = course.pause(failure, ledger.delivery, ledger.outcomes, used=used)
                 if pause is None or not parcel.repeatable or self._closed:
                     raise failure
@@ -240,16 +240,6 @@ class SMTPPool(Mailing):
             failure = (
                 None  # its traceback has this frame: no cycle, so that a pool nobody closed goes at once
             )
-
-    async def _take_rate(self, then: Callable[[], Awaitable[None]] | None) -> None:
-        bucket, loop = self._bucket, asyncio.get_running_loop()
-        if bucket is not None:
-            async with self._pace:  # first come, first served
-                while (seconds := bucket.wait(loop.time())) > 0:
-                    await asyncio.sleep(seconds)
-                bucket.take(loop.time())
-        if then is not None:
-            await then()
 
     def _run(self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool) -> Run:
         self._here()
@@ -279,6 +269,7 @@ class SMTPPool(Mailing):
             client.give_up()
             raise
         finally:
+            slot.messages += max(0, client.carried - 1)
             self._give_back(slot, alone=True)
 
     async def _borrow(self, *, alone: bool = False, patient: bool = False) -> Slot:
