@@ -134,8 +134,10 @@ class Lender:
             self.slots.spoil(slot)
         alone = alone or not self.shared
         actions = self.slots.give_back(slot, self.loop.time(), alone=alone, unused=unused)
-        if actions or self._timer is None:
+        if actions:
             self._carry_out(actions)
+        else:
+            self._set_timer()
 
     def too_many(self, slot: Slot) -> None:
         """A server said so on an open connection."""
@@ -174,7 +176,7 @@ class Lender:
                 if not future.done():
                     future.set_exception(self._why(closed=slot is None))
             elif do is Do.DROP and slot is not None:
-                client_of(slot).drop()
+                client_of(slot).dismiss()
             elif slot is not None:
                 self._begin(_WORK[do](self, slot), slot)
         self._set_timer()
@@ -255,12 +257,9 @@ class Lender:
 
     def _set_timer(self) -> None:
         """See to it that `slots` looks again when something is due by itself."""
-        if self._timer is not None and not self._timer.cancelled():
-            if self.slots.empty:
-                self._timer.cancel()
-                self._timer = None
-            elif not self.slots.counts[-1]:
-                return  # it looks again soon enough
+        if self._timer is not None and self.slots.empty:
+            self._timer.cancel()
+            self._timer = None
         due = self.slots.due
         if due is None or (self._timer is not None and self._timer.when() <= due):
             return

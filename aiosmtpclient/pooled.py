@@ -24,6 +24,7 @@ from . import opening
 from .client import AsyncLMTP, AsyncSMTP
 from .connection import Connection
 from .delivery import SendResult
+from .dialogues import quit_
 from .errors import SMTPException
 from .parcels import Parcel
 from .rates import Bucket, RateLimit
@@ -194,6 +195,15 @@ class PooledSMTP(AsyncSMTP):
         if connection is not None and connection.alive:
             with contextlib.suppress(RuntimeError):  # its loop is closed, and took the socket with it
                 connection.loop.call_soon_threadsafe(connection.drop)
+
+    def dismiss(self) -> None:
+        """Close at once, but not without a word: QUIT, whose answer nobody waits for."""
+        connection = self._connection
+        if connection is not None and connection.alive and connection.session.reusable:
+            with contextlib.suppress(SMTPException):
+                connection.protocol.send(next(quit_()))
+                connection.protocol.close()
+        self.drop()
 
     def drop(self) -> None:
         """Close at once, also while it takes its leave."""
