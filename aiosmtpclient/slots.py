@@ -179,6 +179,7 @@ class Slots:
         self._closing = 0
         self._failures = 0
         self._not_before = -math.inf
+        self._held_back = False
         self._raise_at = math.inf
         self._actions: list[Action] = []
 
@@ -213,12 +214,13 @@ class Slots:
         """There is no connection, nor is one on its way."""
         return not self._slots
 
-    def due(self, now: float) -> float | None:
-        """When something changes by itself; None if nothing does."""
+    @property
+    def due(self) -> float | None:
+        """When something changes by itself, which may be past by now; None if nothing does."""
         if self.shut:
             return None
         moments = []
-        if self._waiting and self._not_before > now:
+        if self._waiting and self._held_back:
             moments.append(self._not_before)
         if self.cap < self.limits.connections:
             moments.append(self._raise_at)
@@ -407,7 +409,8 @@ class Slots:
         if not wanted and not self._opening and self._busy and self.limits.depth > 1 and not self._idle:
             # Before it is too late.
             wanted = self.limits.depth // 2 <= min(map(_load_of, self._busy)) <= self.limits.depth
-        if wanted <= 0 or self.shut or now < self._not_before:
+        self._held_back = wanted > 0 and now < self._not_before
+        if wanted <= 0 or self.shut or self._held_back:
             return
         if self._failures:
             wanted = min(wanted, 1 - self._opening)

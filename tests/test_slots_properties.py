@@ -149,7 +149,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def until_something_is_due(self) -> None:
-        due = self.slots.due(self.now)
+        due = self.slots.due
         if due is not None:
             self.now = max(due, self.now)
             self.carry_out(self.slots.tick(self.now))
@@ -195,7 +195,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert not self.shut
         idle, busy, opening, _, waiting = self.slots.counts
         assert not idle, "what is free is not lent"
-        due = self.slots.due(self.now)
+        due = self.slots.due
         backing_off = due is not None and self.now < self.slots._not_before
         room = self.slots.cap - (busy + opening)
         tried = opening >= (1 if self.slots._failures else waiting)
@@ -225,7 +225,7 @@ class AnyOrder(RuleBasedStateMachine):
                 self.carry_out(self.slots.opened(slot, "a client", self.now))
         assert self.slots.empty, "something is left"
         assert self.slots.counts == (0, 0, 0, 0, 0)
-        assert self.slots.due(self.now) is None
+        assert self.slots.due is None
 
 
 TestAnyOrder = pytest.mark.timeout(120)(AnyOrder.TestCase)
