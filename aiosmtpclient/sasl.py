@@ -25,7 +25,8 @@ Rules of this room:
 * Where the protocol gives a challenge no meaning (the prompts of LOGIN, anything sent to
   PLAIN), its text is ignored and position decides: servers write what they like there.
 * A wrong password is not tried more often than is of use, for accounts get locked: by itself only
-  the strongest SCRAM with a binding and the strongest without are tried, then what is weaker.
+  the strongest SCRAM with a binding and the strongest without are tried, then what is weaker; and
+  that with a binding only where every server understands the kind of binding that we have.
 * What needs a library that is not installed is passed over, unless it was asked for by name.
 """
 
@@ -207,7 +208,7 @@ def choose(
             if not available(name) and _how_to_install(name):
                 raise ValueError(f"{name} needs a library that is not installed: {_how_to_install(name)}")
     fitting = [name for name in names if available(name) and _fits(name, credentials, token, channel)]
-    return fitting if wanted is not None else list(_worth_trying(fitting, credentials, token))
+    return fitting if wanted is not None else list(_worth_trying(fitting, credentials, token, channel))
 
 
 def _by_itself(token: bool) -> Iterable[str]:
@@ -230,14 +231,18 @@ def _fits(name: str, credentials: Credentials | None, token: bool, channel: Chan
     return alone or bool(credentials.password) or not token
 
 
-def _worth_trying(names: list[str], credentials: Credentials | None, token: bool) -> Iterator[str]:
+def _worth_trying(
+    names: list[str], credentials: Credentials | None, token: bool, channel: Channel | None
+) -> Iterator[str]:
     if token:
         yield from names[:1]  # a server that refuses a token in one wrapping refuses it in any
         return
     proofs = [name for name in names if name in scram.NAMES]
     if proofs and (credentials is None or scram.fits(credentials)):
-        yield from [name for name in proofs if name.endswith("-PLUS")][:1]
-        yield from [name for name in proofs if not name.endswith("-PLUS")][:1]
+        bound = [name for name in proofs if name.endswith("-PLUS")][:1]
+        unbound = [name for name in proofs if not name.endswith("-PLUS")][:1]
+        # In TLS 1.3 a server may well want tls-exporter, which we lack: a failure to be had each time.
+        yield from [*bound, *unbound] if scram.is_common(channel) else unbound or bound
     yield from (name for name in names if name not in scram.NAMES)
 
 

@@ -7,8 +7,9 @@ identity, and the channel binding tls-exporter, which Python's `ssl` does not gi
 ========================  ====================================================================
 channel binding           where
 ========================  ====================================================================
-tls-unique                up to TLS 1.2; nothing else is understood by every server there
-tls-server-end-point      TLS 1.3; the hash of the server's certificate (RFC 5929 section 4)
+tls-unique                up to TLS 1.2, where every server knows it (RFC 5802 section 6.1)
+tls-server-end-point      TLS 1.3; the hash of the server's certificate (RFC 5929 section 4), for
+                          which few servers ask: only where a -PLUS mechanism is asked for by name
 tls-exporter              nowhere: Python's `ssl` has no way to export keying material
 ========================  ====================================================================
 
@@ -80,6 +81,11 @@ def binding(channel: Channel | None) -> tuple[str, bytes] | None:
         return "tls-unique", channel.unique
     end_point = _end_point(channel.certificate) if channel.certificate else None
     return ("tls-server-end-point", end_point) if end_point else None
+
+
+def is_common(channel: Channel | None) -> bool:
+    """True if what there is to bind to is what every server knows."""
+    return channel is not None and bool(channel.unique)
 
 
 def _end_point(certificate: bytes) -> bytes | None:
