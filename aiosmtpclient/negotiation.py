@@ -42,13 +42,16 @@ class _Discretion(logging.Filter):
 
 
 @functools.cache
+def _hush() -> None:
+    """Keep what pyspnego logs for us, every token at DEBUG, from whoever listens."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).addFilter(_Discretion())
+
+
+@functools.cache
 def available() -> bool:
     """True if pyspnego is installed."""
-    if importlib.util.find_spec("spnego") is None:
-        return False
-    for name in _TALKATIVE:  # it logs every token at DEBUG
-        logging.getLogger(name).addFilter(_Discretion())
-    return True
+    return importlib.util.find_spec("spnego") is not None
 
 
 def kerberos_available() -> bool:
@@ -127,6 +130,7 @@ def _discreet() -> Iterator[None]:
     """Let nothing out that pyspnego logs or raises, except for what its errors say."""
     from spnego.exceptions import SpnegoError
 
+    _hush()
     said = "the token makes no sense, or no credentials fit"
     silence = _quiet.set(True)
     try:

@@ -93,7 +93,10 @@ def _end_point(certificate: bytes) -> bytes | None:
     from asn1crypto.x509 import Certificate  # which scramp brings
 
     try:
-        name = Certificate.load(certificate, strict=True).hash_algo
+        parsed = Certificate.load(certificate, strict=True)
+        name = parsed.hash_algo
+        if parsed.signature_algo.startswith("ed"):
+            return None
         return hashlib.new("sha256" if name in ("md5", "sha1") else name, certificate).digest()
     except ValueError:
         return None
