@@ -67,9 +67,13 @@ def test_the_acceptor_does_look(acceptor, credentials, channel, monkeypatch: pyt
         other = GssChannelBindings(application_data=b"tls-server-end-point:another")
         monkeypatch.setattr(negotiation, "_bindings", lambda channel: other)
     mechanism = negotiation.ntlm(credentials, Peer(channel=channel))
-
-    with pytest.raises(SpnegoError):
+    refused = False
+    try:
         acceptor.step(mechanism.send(acceptor.step(next(mechanism))))
+    except SpnegoError:  # not by pytest.raises(): the acceptor's own frames hold its passwords
+        refused = True
+
+    assert refused
 
 
 @pytest.mark.parametrize(
