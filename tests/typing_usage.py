@@ -338,7 +338,7 @@ def blocking(message: EmailMessage, context: ssl.SSLContext) -> None:
     with SMTP("mail.example", 587, "me.example", 30, ("192.0.2.1", 0)) as smtp:
         started: tuple[int, bytes] = smtp.starttls(context=context)
         logged_in: tuple[int, bytes] = smtp.login("user", "secret", initial_response_ok=True)
-        by_token: tuple[int, bytes] = smtp.login("user", "", token=plain_token)
+        logged_in = smtp.login("user", "", token=plain_token)
         code, said = smtp.noop()
         refused: dict[str, Reply] = smtp.send_message(message)
         result: SendResult = smtp.sendmail(
