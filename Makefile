@@ -1,6 +1,7 @@
 # Everything runs in a virtual environment that is made here; a machine needs python3, make and git.
 #
-#   make demo     the main job: send a folder of messages through every client, account for each
+#   make demo     the main job: send a folder of messages through every client, account for each,
+#                 then in bulk, with a kill on the way
 #   make test     the tests, on every event loop
 #   make check    linter, formatter, both type checkers, the layer rule
 #   make bench    this client beside others, about five minutes; QUICK=1 for a short look

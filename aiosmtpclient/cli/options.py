@@ -11,13 +11,14 @@ Rules of this room:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import netrc
 import os
 import re
 import ssl
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from aiosmtpclient.client import AsyncLMTP, AsyncSMTP, Options
@@ -142,6 +143,20 @@ def add_connection_options(parser: Parser) -> None:
     group.add_argument("--trace", action="store_true", help="print the conversation to standard error")
 
 
+def add_server_options(parser: Parser) -> argparse._ArgumentGroup:
+    """Add where the server is; returns the group, for more."""
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--host",
+        default="localhost",
+        help="name, address, host:port, or the path of a Unix socket (default: %(default)s)",
+    )
+    group.add_argument(
+        "--port", type=port_number, default=0, help="TCP port (default: 25, 465 or 2003 by protocol)"
+    )
+    return group
+
+
 def add_login_options(parser: Parser) -> None:
     """Add what it takes to log in."""
     group = parser.add_argument_group("login")
@@ -224,8 +239,9 @@ def login_of(arguments: argparse.Namespace) -> tuple[str | None, Secret | None]:
         return None, None
     if arguments.password_file is not None:
         return arguments.user, _first_line(arguments.password_file)
-    if need_no_password(arguments.mechanisms):
-        return arguments.user, None
+    with sensible():
+        if need_no_password(arguments.mechanisms):
+            return arguments.user, None
     if arguments.password_env in os.environ:
         return arguments.user, Secret(os.environ[arguments.password_env])
     return arguments.user, _asked(arguments.user, arguments.password_env)
@@ -294,28 +310,49 @@ def client_of(arguments: argparse.Namespace, trace: Trace | None) -> AsyncSMTP:
     Raises:
         Failure: an argument makes no sense.
     """
-    context, (user, password) = context_of(arguments), login_of(arguments)
-    try:
-        host, port = place(arguments.host)
-        options: Options = {
-            "tls": arguments.tls,
-            "tls_context": context,
-            "server_hostname": arguments.server_hostname,
-            "username": user,
-            "password": password,
-            "token": _first_line(arguments.token_file) if arguments.token_file is not None else None,
-            "mechanisms": arguments.mechanisms,
-            "pipelining": arguments.pipelining,
-            "allow_cleartext_auth": arguments.allow_cleartext_auth,
-            "trace": trace,
-        }
+    options = client_options(arguments, trace)
+    with sensible():
         client: type[AsyncSMTP] = AsyncLMTP if arguments.lmtp else AsyncSMTP
-        return client(
-            host,
-            arguments.port or port,
-            arguments.local_hostname,
-            timeout=timeouts_of(arguments),
-            **options,
-        )
+        host, port = server_of(arguments)
+        timeouts = timeouts_of(arguments)
+        return client(host, port, arguments.local_hostname, timeout=timeouts, **options)
+
+
+def client_options(arguments: argparse.Namespace, trace: Trace | None) -> Options:
+    """Return the options of a client that the arguments describe.
+
+    Raises:
+        Failure: there is no password, or a file of certificates that cannot be read.
+    """
+    context, (user, password) = context_of(arguments), login_of(arguments)
+    return {
+        "tls": arguments.tls,
+        "tls_context": context,
+        "server_hostname": arguments.server_hostname,
+        "username": user,
+        "password": password,
+        "token": _first_line(arguments.token_file) if arguments.token_file is not None else None,
+        "mechanisms": arguments.mechanisms,
+        "pipelining": arguments.pipelining,
+        "allow_cleartext_auth": arguments.allow_cleartext_auth,
+        "trace": trace,
+    }
+
+
+def server_of(arguments: argparse.Namespace) -> tuple[str, int]:
+    """Return host and port; 0 for the one of the protocol.
+
+    Raises:
+        ValueError: a port that is none.
+    """
+    host, port = place(arguments.host)
+    return host, arguments.port or port
+
+
+@contextlib.contextmanager
+def sensible() -> Iterator[None]:
+    """Turn what the library says about an argument into a `Failure`, before anything is connected to."""
+    try:
+        yield
     except (ValueError, SMTPException) as error:
         raise Failure(str(error), Exit.USAGE) from error

@@ -35,9 +35,9 @@ from .options import (
     add_command,
     add_connection_options,
     add_login_options,
+    add_server_options,
     client_of,
     in_options,
-    port_number,
 )
 from .printing import Transcript, complain, say, trace_back
 
@@ -75,16 +75,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "--all-or-nothing", action="store_true", help="one refused recipient refuses the message"
     )
     add_connection_options(parser)
-    connection = parser.add_argument_group("server")
-    connection.add_argument(
-        "--host",
-        default="localhost",
-        help="name, address, host:port, or the path of a Unix socket (default: %(default)s)",
-    )
-    connection.add_argument(
-        "--port", type=port_number, default=0, help="TCP port (default: 25, 465 or 2003 by protocol)"
-    )
-    connection.add_argument(
+    add_server_options(parser).add_argument(
         "--pipelining",
         choices=["off", "message"],
         default="message",
