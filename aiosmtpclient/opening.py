@@ -15,6 +15,7 @@ Rules of this room:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import socket
