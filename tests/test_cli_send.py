@@ -554,7 +554,7 @@ def test_a_netrc_at_home_that_everybody_can_read_is_not_used(
         ("machine elsewhere login ann password x\n", "no entry"),
         ("machine localhost login ann\n", "no entry"),
         ("machine localhost login bob password x\n", "not that of --user"),
-        (f"machine localhost login ann password {PASSWORD}\n", "line 1"),  # a blank, and no quotes
+        (f"machine localhost login ann password {PASSWORD}\n", "should be: line 2"),  # a blank, and no quotes
     ],
 )
 def test_a_netrc_of_no_use_is_78_and_is_not_shown(
