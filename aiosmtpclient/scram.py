@@ -18,6 +18,8 @@ Rules of this room:
 * The server's proof is checked to the end. One that is wrong or missing is `Unproven`: whoever
   is there does not know the password and must not be sent it.
 * What scramp raises stays inside: its frames hold the password.
+* A server cannot make us compute for ever, nor so little that the proof gives the password away
+  (4096 iterations at least, RFC 7677 section 4).
 """
 
 from __future__ import annotations
@@ -42,6 +44,9 @@ NAMES = (
     "SCRAM-SHA-1",
 )
 """The strongest first."""
+
+MOST_ITERATIONS = 2_000_000
+"""What a server may make us compute: a few seconds. scramp would take five times as many."""
 
 _WITHOUT_PROOF = "the server let us in without a proof that it knows the password"
 _WRONG_PROOF = "the server does not know the password: what it sent as its proof is wrong"
@@ -137,6 +142,8 @@ def _take_first(client: ScramClient, challenge: bytes | None) -> str | None:
         return "the server's first message is not UTF-8"
     except scramp.ScramException as error:
         return f"the server's first message: {error}"
+    if int(client.iterations) > MOST_ITERATIONS:
+        return f"the server's first message: more than {MOST_ITERATIONS} iterations"
     return None
 
 

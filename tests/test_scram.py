@@ -159,6 +159,7 @@ def test_nothing_to_bind_to() -> None:
         b"r=ours,s=QSXCR+Q6sek8bf92,i=4096",  # nothing added to it
         b"r=oursx,s=QSXCR+Q6sek8bf92,i=1",  # so few iterations that the proof gives the password away
         b"r=oursx,s=QSXCR+Q6sek8bf92,i=99999999",  # so many that it takes for ever
+        b"r=oursx,s=QSXCR+Q6sek8bf92,i=2000001",
         b"r=oursx,s=%%,i=4096",
         b"m=x,r=oursx,s=QSXCR+Q6sek8bf92,i=4096",  # a mandatory extension that we do not know
         b"e=other-error",
