@@ -50,8 +50,8 @@ _DESCRIPTION = """\
 Send messages through an SMTP or LMTP server.
 
 Sender and recipients come from the headers (Sender or From; To, Cc and Bcc) or from
---from and --to. Bcc does not travel. The password comes from --password-file, the
-environment, or a prompt, never from the arguments. Printed is an account: a line for
+--from and --to. Bcc does not travel. The password comes from --password-file, a netrc,
+the environment, or a prompt, never from the arguments. Printed is an account: a line for
 each message, and one for each recipient: accepted, refused (and what the server said),
 not sent (safe to send again), or unknown (sending again may make a duplicate).
 """
