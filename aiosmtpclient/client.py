@@ -26,7 +26,7 @@ from typing import ClassVar, Self, TypedDict, Unpack
 from . import commands, dialogues, opening, sasl
 from .connection import Connection
 from .errors import SMTPServerDisconnected
-from .opening import Plan
+from .plans import Plan
 from .replies import Reply
 from .sasl import Credentials
 from .secret import Secret

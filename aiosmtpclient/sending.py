@@ -36,8 +36,8 @@ from .envelopes import Transaction
 from .errors import SMTPException, SMTPNotSupportedError, SMTPProtocolError
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
-from .opening import Settings
 from .parcels import Parcel
+from .plans import Settings
 from .steps import Phase
 from .transactions import deliver
 from .turn import Lease

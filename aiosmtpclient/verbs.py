@@ -27,7 +27,7 @@ from .dialling import TLSSettings
 from .errors import SMTPHeloError, SMTPNotSupportedError, SMTPResponseException, SMTPServerDisconnected
 from .extensions import Extensions
 from .message import Body, prepare
-from .opening import Settings
+from .plans import Settings
 from .replies import Reply
 from .sasl import Credentials
 from .secret import Secret

@@ -29,7 +29,7 @@ FLOORS = {
     "envelopes": 4,
     "transactions": 5,
     **dict.fromkeys(("protocol", "bodies", "preparing", "dialling", "turn", "bulk", "tokens"), 6),
-    **dict.fromkeys(("driver", "parcels"), 7),
+    **dict.fromkeys(("driver", "parcels", "plans"), 7),
     **dict.fromkeys(("connection", "mailing"), 8),
     "opening": 9,
     "verbs": 10,
