@@ -99,7 +99,7 @@ class Plan(NamedTuple):
         if not host and not port:
             host, port = self.host, self.port
         host, port = split_port(host or "", port_number(port))
-        if not host.isprintable() or " " in host:
+        if not host.isprintable() or (" " in host and not host.startswith("/")):
             raise ValueError(f"not a host: {host!r}")
         if source_address is not None:
             port_number(source_address[1])

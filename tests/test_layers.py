@@ -23,12 +23,14 @@ HOUSE = Path(aiosmtpclient.__file__).parent
 FLOORS = {
     **dict.fromkeys(("errors", "exchange", "replies", "secret", "timeouts", "rates", "slots"), 0),
     **dict.fromkeys(("addresses", "commands", "content", "extensions", "serialiser", "tls"), 1),
-    **dict.fromkeys(("bearer", "negotiation", "scram"), 1),
+    **dict.fromkeys(("bearer", "negotiation", "scram", "urls"), 1),
     **dict.fromkeys(("message_objects", "sasl", "steps"), 2),
     **dict.fromkeys(("message", "delivery", "session", "dialogues", "chunking", "retrying"), 3),
     "envelopes": 4,
     "transactions": 5,
-    **dict.fromkeys(("protocol", "bodies", "preparing", "dialling", "turn", "bulk", "tokens"), 6),
+    **dict.fromkeys(
+        ("protocol", "bodies", "preparing", "dialling", "turn", "bulk", "tokens", "environment"), 6
+    ),
     **dict.fromkeys(("driver", "parcels", "plans"), 7),
     **dict.fromkeys(("connection", "mailing"), 8),
     "opening": 9,
