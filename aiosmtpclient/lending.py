@@ -97,7 +97,8 @@ class Lender:
             SMTPPoolError: there was none in time.
             SMTPException: none could be opened.
         """
-        ticket = Ticket(alone=alone or not self.shared, patience=self._patience)
+        # The future is there before anybody can be told: a task that is begun eagerly may end at once.
+        ticket = Ticket(self.loop.create_future(), alone=alone or not self.shared, patience=self._patience)
         granted = self._carry_out(self.slots.ask(ticket, self.loop.time()), ticket)
         if granted is not None:
             return granted
@@ -110,8 +111,7 @@ class Lender:
         return await self._granted(ticket, timeout)
 
     async def _granted(self, ticket: Ticket, timeout: float | None) -> Slot:
-        future: asyncio.Future[Slot]
-        ticket.tenant = future = self.loop.create_future()
+        future = cast("asyncio.Future[Slot]", ticket.tenant)
         try:
             async with asyncio.timeout(timeout) as limit:
                 return await future
