@@ -153,6 +153,8 @@ def _note_one_write(transaction: Transaction, step: Step, before: int) -> list[R
     """Write down what the replies so far decide; returns those to the envelope."""
     envelope = without_reset(transaction, step.received[:before])
     verdicts = step.verdicts
+    if any(reply.intermediate for reply in envelope):
+        return envelope  # it has lost its place: whom a yes or a no behind that is for, nobody knows
     # Who takes the content of a refused sender's message is not to be believed in either.
     if not verdicts or verdicts[0].code >= 300 or envelope[0].positive:
         note(transaction.ledger, envelope)
