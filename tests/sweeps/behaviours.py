@@ -52,7 +52,14 @@ class Later(Act):
 
 @dataclass(frozen=True)
 class Raw(Act):
-    """Octets."""
+    """Octets that are no reply; nothing behind them is one."""
+
+    octets: bytes = b""
+
+
+@dataclass(frozen=True)
+class Odd(Act):
+    """A refusal as octets: one whole reply, in the place of the right one."""
 
     octets: bytes = b""
 
@@ -171,18 +178,18 @@ MALFORMED = [
 ]
 
 ODD_TEXTS = [
-    Raw("NULs in the text", b"550 5.0.0 a\0b\0c\r\n"),
-    Raw("escapes in the text", b"550 5.0.0 \x1b[2J\x1b[31mred\x1b]0;title\x07\r\n"),
-    Raw("8-bit in the text", b"550 5.0.0 \xff\xfe \xc3\xa9 \xe2\x80\xae\r\n"),
-    Raw("a bare CR in the text", b"550 5.0.0 one\rtwo\r\n"),
-    Raw("a forged log line in the text", b"550-5.0.0 one\r\n550 2026-01-01 ERROR forged\r\n"),
-    Raw("C1 controls in the text", b"550 5.0.0 \xc2\x9b31m\xc2\x85next\r\n"),
-    Raw("an enhanced code of another class", b"550 2.0.0 fine\r\n"),
-    Raw("an enhanced code that is none", b"550 5.9999.1 what\r\n"),
-    Raw("no text", b"550\r\n"),
-    Raw("a bare LF", b"550 5.0.0 ok\n"),
-    Raw("8 KiB of text", b"550 " + b"x" * 8000 + b"\r\n"),
-    Raw("60 KiB in lines", b"550-" + b"y" * 1000 + b"\r\n" + (b"550-" + b"y" * 1000 + b"\r\n") * 58 + b"550 z\r\n"),
+    Odd("NULs in the text", b"550 5.0.0 a\0b\0c\r\n"),
+    Odd("escapes in the text", b"550 5.0.0 \x1b[2J\x1b[31mred\x1b]0;title\x07\r\n"),
+    Odd("8-bit in the text", b"550 5.0.0 \xff\xfe \xc3\xa9 \xe2\x80\xae\r\n"),
+    Odd("a bare CR in the text", b"550 5.0.0 one\rtwo\r\n"),
+    Odd("a forged log line in the text", b"550-5.0.0 one\r\n550 2026-01-01 ERROR forged\r\n"),
+    Odd("C1 controls in the text", b"550 5.0.0 \xc2\x9b31m\xc2\x85next\r\n"),
+    Odd("an enhanced code of another class", b"550 2.0.0 fine\r\n"),
+    Odd("an enhanced code that is none", b"550 5.9999.1 what\r\n"),
+    Odd("no text", b"550\r\n"),
+    Odd("a bare LF", b"550 5.0.0 ok\n"),
+    Odd("8 KiB of text", b"550 " + b"x" * 8000 + b"\r\n"),
+    Odd("60 KiB in lines", b"550-" + b"y" * 1000 + b"\r\n" + (b"550-" + b"y" * 1000 + b"\r\n") * 58 + b"550 z\r\n"),
 ]
 """A refusal, with a text that is hard to show."""
 ODD = [Behaviour(f"refuses with {act.name}", (act,)) for act in ODD_TEXTS]

@@ -9,6 +9,8 @@ Rules of this room:
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import random
 from collections import Counter
@@ -64,9 +66,6 @@ class Figures:
 
     def close(self) -> None:
         """Nothing more is played."""
-        import asyncio
-        import contextlib
-
         loop = self._loop
         for task in asyncio.all_tasks(loop):
             task.cancel()

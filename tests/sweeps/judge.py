@@ -242,7 +242,7 @@ def _paired(played: Played, number: int, name: str, outcome: RecipientOutcome) -
     text = reply.message.decode("utf-8", "replace") if reply is not None else ""
     said = re.search(r"#\d+ (m\d+ \w+(?: \w+)*|extra)", text)
     if reply is None or said is None:
-        if outcome.delivery in (ACCEPTED, REFUSED) and not text:
+        if outcome.delivery in (ACCEPTED, REFUSED) and reply is None:
             yield Problem("mispaired", f"message {number}, {name}: {outcome.delivery} without a reply")
         return
     words = said[1].split()
@@ -300,12 +300,13 @@ def facts_of(played: Played, number: int, name: str) -> Facts:
     for conversation in played.post.connections:
         line = conversation.line
         left = left or bool(ends_of(bytes(line.written), number))
+        until = _last_words(conversation)
         for slot in conversation.slots:
             if slot.message != number or slot.verb == "RSET":
                 continue
             mine = not slot.names or name in slot.names
             for said in slot.said:
-                heard = said.ends <= line.delivered
+                heard = said.ends <= until
                 strange = strange or (heard and _is_strange(slot, said))
                 refuses = said.code >= 400 and (mine or (said.code == 421 and slot.verb != "end"))
                 said_no = said_no or refuses
@@ -315,6 +316,15 @@ def facts_of(played: Played, number: int, name: str) -> Facts:
         farewell = farewell or _farewell_in(conversation, number)
     taken = played.post.taken[number, name]
     return Facts(yes, no, left, taken, said_no or farewell, strange, farewell)
+
+
+def _last_words(conversation: Conversation) -> int:
+    """Octets that count: what was handed over, up to the first 421, or what is no reply."""
+    delivered = conversation.line.delivered
+    if conversation.garbled:
+        delivered = min(delivered, conversation.garbled)
+    farewells = (said.ends for said in conversation.said if said.code == 421 and said.ends <= delivered)
+    return min(farewells, default=delivered)
 
 
 def _is_strange(slot: Slot, said: Said) -> bool:

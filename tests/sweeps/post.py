@@ -33,6 +33,7 @@ from .behaviours import (
     Finish,
     Instead,
     Later,
+    Odd,
     Raw,
     right,
 )
@@ -173,6 +174,8 @@ class Conversation:
         self.slots: list[Slot] = []
         self.said: list[Said] = []
         self.place = place
+        self.garbled = 0
+        """Where what was said ceases to be replies; 0 if it does not."""
         self._acts = acts
         self._spoken = 0
         self._buffer = bytearray()
@@ -263,6 +266,13 @@ class Conversation:
         elif isinstance(act, Later):
             self._later.append(act.code)
         elif isinstance(act, Raw):
+            self.garbled = self.garbled or self._spoken + 1
+            self._raw(act.octets)
+        elif isinstance(act, Odd):
+            code = 550
+            said = Said(len(self.said), slot, code, self._spoken + len(act.octets))
+            self.said.append(said)
+            slot.said.append(said)
             self._raw(act.octets)
         elif isinstance(act, Finish):
             self.line.finish(act.kind)

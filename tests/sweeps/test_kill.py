@@ -3,7 +3,8 @@
 A conversation of three messages is carried out once to learn how many octets go either way, and
 then once for each of them: behind it the server closes, resets, shuts its side, or stops. For
 each recipient the account must be exactly what the outcome table says; the two messages behind
-it go through, on a connection of their own if need be.
+it go through, on a connection of their own if need be. Content that takes several writes is in
+small gauge (see `scenarios`), so that there, too, every octet has its turn.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ def test_wherever_the_line_ends_the_account_is_exact(scenario: Scenario, record_
     assert len(whole.post.connections) == 1
     heard, spoken, _ = whole.marks
     for kind in KINDS:
-        for received in sample(range(heard + 1), SHARE, (scenario, kind)):
+        step = 7 if "late" in kind else 1  # the same ends, seen a few turns later
+        for received in sample(range(0, heard + 1, step), SHARE, (scenario, kind)):
             figures.run(Trial(scenario, Fault(kind, received=received)))
-        for sent in sample(range(spoken + 1), SHARE, (scenario, kind)):
+        for sent in sample(range(0, spoken + 1, step), SHARE, (scenario, kind)):
             figures.run(Trial(scenario, Fault(kind, sent=sent)))
     figures.settle(record_property)
