@@ -216,6 +216,8 @@ class Sending(Verbs):
                 if transaction.unchunkable:
                     self._note_verdict(connection, False)
         except BaseException as error:
+            if isinstance(error, SMTPException):
+                error.host = error.host or self._settings.endpoint.name
             ledger.stamp(error)
             raise
         finally:

@@ -65,6 +65,21 @@ class Odd(Act):
 
 
 @dataclass(frozen=True)
+class Endless(Act):
+    """Octets again and again, until the client has gone.
+
+    Attributes:
+        octets: what is said.
+        every: seconds between two times.
+        singly: one octet at a time.
+    """
+
+    octets: bytes = b""
+    every: float = 0.0
+    singly: bool = False
+
+
+@dataclass(frozen=True)
 class Finish(Act):
     """The end of the line, as in `cable`."""
 
@@ -194,6 +209,28 @@ ODD_TEXTS = [
 """A refusal, with a text that is hard to show."""
 ODD = [Behaviour(f"refuses with {act.name}", (act,)) for act in ODD_TEXTS]
 
+SLOWLY = 4.5
+"""Seconds: nine tenths of what a client waits for a reply in `scenarios`."""
+ENDLESS = [
+    # Whole lines with a hyphen swallow the right reply behind them.
+    Behaviour(f"says {act.name}", (act,), "fewer" if b"-" in act.octets and not act.singly else "broken")
+    for act in [
+        Endless("a line without end", b"x" * 4096),
+        Endless("a reply without end", b"250-" + b"y" * 100 + b"\r\n"),
+        Endless("a reply of empty lines without end", b"250-\r\n" * 100),
+        Endless("a reply of short lines without end", b"250-ab\r\n" * 100),
+        Endless("a no without end", b"550-5.0.0 no\r\n" * 50),
+        Endless("NULs without end", b"\0" * 4096),
+        Endless("escapes without end", b"\x1b[2J" * 1000),
+        Endless("8-bit without end", b"\xff\xfe" * 2000),
+        Endless("a reply octet by octet, slowly", b"250-slow\r\n", SLOWLY, singly=True),
+        Endless("a reply line by line, slowly", b"250-slow\r\n", SLOWLY),
+        Endless("a line octet by octet, slowly", b"2", SLOWLY),
+        Endless("a no octet by octet, slowly", b"550-slow\r\n", SLOWLY, singly=True),
+    ]
+]
+"""What never comes to its end."""
+
 IDLE = {
     "yes": b"250 2.0.0 stray\r\n",
     "no": b"550 5.0.0 stray\r\n",
@@ -206,10 +243,13 @@ IDLE = {
     "an empty line": b"\r\n",
     "garbage": b"what?\r\n",
     "a whole conversation": b"250 ok\r\n250 ok\r\n354 go\r\n250 2.0.0 queued as STRAY\r\n",
+    "a thousand replies": b"250 2.0.0 ok\r\n" * 1000,
+    "a megabyte": b"z" * 1_000_000,
+    "a megabyte of a farewell": b"421-4.3.2 going\r\n" * 60_000,
     "two farewells": b"421 4.3.2 stray\r\n421 4.3.2 stray\r\n",
 }
 """What may be said while nothing is owed."""
 
 REPLIES = [*ENDINGS, *FAREWELLS, *CLASSES, *COUNTS, *MALFORMED]
 """Everything that may be done in place of one reply."""
-BEHAVIOURS = {behaviour.name: behaviour for behaviour in [*REPLIES, *ODD]}
+BEHAVIOURS = {behaviour.name: behaviour for behaviour in [*REPLIES, *ODD, *ENDLESS]}

@@ -87,6 +87,7 @@ class Line:
         self.moved = loop.time()
         self.end = ClientEnd(self)
         self.surplus_at: int | None = None
+        self.ticking: asyncio.Handle | None = None
         self.reader: Callable[[bytes], None] = lambda octets: None
         self.balance: Callable[[], int] = lambda: 0
         self._kernel = bytearray()
@@ -342,4 +343,6 @@ class ClientEnd(asyncio.Transport):
 
     def _tell(self, error: Exception | None) -> None:
         self.gone = True
+        if self._line.ticking is not None:
+            self._line.ticking.cancel()
         self.protocol.connection_lost(error)

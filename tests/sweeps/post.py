@@ -16,6 +16,7 @@ Rules of this room:
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -29,6 +30,7 @@ from .behaviours import (
     HOLD,
     RIGHT,
     Act,
+    Endless,
     Extra,
     Finish,
     Instead,
@@ -174,6 +176,8 @@ class Conversation:
         self.slots: list[Slot] = []
         self.said: list[Said] = []
         self.place = place
+        self.placed = math.inf
+        """When the reply at this place was due."""
         self.garbled = 0
         """Where what was said ceases to be replies; 0 if it does not."""
         self._acts = acts
@@ -242,6 +246,8 @@ class Conversation:
         if self._left:
             code = 421
         held, self._held = self._held, []
+        if slot.number == self.place:
+            self.placed = self.line.loop.time()
         acts = self._acts if slot.number == self.place else right
         for act in acts:
             code = self._act(act, slot, code)
@@ -268,6 +274,9 @@ class Conversation:
         elif isinstance(act, Raw):
             self.garbled = self.garbled or self._spoken + 1
             self._raw(act.octets)
+        elif isinstance(act, Endless):
+            self.garbled = self.garbled or self._spoken + 1
+            self._say_on(act, 0)
         elif isinstance(act, Odd):
             code = 550
             said = Said(len(self.said), slot, code, self._spoken + len(act.octets))
@@ -279,6 +288,15 @@ class Conversation:
         else:
             raise AssertionError(act)
         return code
+
+    def _say_on(self, act: Endless, number: int) -> None:
+        line = self.line
+        if line.end.gone:
+            return
+        at = number % len(act.octets)
+        line.say(act.octets[at : at + 1] if act.singly else act.octets)
+        again = (self._say_on, act, number + 1)
+        line.ticking = line.loop.call_later(act.every, *again) if act.every else line.loop.call_soon(*again)
 
     def _extra(self, code: int, slot: Slot | None) -> None:
         """A reply too many. Behind content, before its own reply, nobody can tell it from that."""

@@ -16,7 +16,7 @@ from .figures import Figures, sample
 from .scenarios import SCENARIOS, Scenario
 from .trial import Trial
 
-SHARE = 200
+SHARE = 400
 
 
 @pytest.mark.timeout(1800)

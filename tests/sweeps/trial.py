@@ -86,6 +86,7 @@ class Played:
         stuck: it did not come to its end.
         left: what was left behind.
         opening: what was raised by connecting.
+        opened: when that was.
         foreign: errors that are not of our tree.
         marks: octets read and said, and replies earned, on the first connection by the first three.
     """
@@ -94,6 +95,7 @@ class Played:
     post: Post
     told: dict[int, Told] = field(default_factory=dict)
     opening: list[BaseException] = field(default_factory=list)
+    opened: float = 0.0
     stuck: str = ""
     left: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
@@ -142,6 +144,7 @@ async def _converse(played: Played, loop: Any) -> None:
             break
         except Exception as error:
             played.opening.append(error)
+            played.opened = loop.time()
     await messages(smtp, scenario, played, loop)
     first = played.post.connections[0]
     played.marks = (first.line.read, len(first.line.spoken), len(first.slots))
