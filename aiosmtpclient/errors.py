@@ -107,7 +107,11 @@ class SMTPException(smtplib.SMTPException):
         if self.delivery is Delivery.ACCEPTED:
             return "accepted for some: send it again only to the others, see .outcomes"
         if self.delivery is Delivery.REFUSED:
-            again = "now: send it again later" if self.temporary else "good: sent again as it is, it will be again"
+            again = (
+                "now: send it again later"
+                if self.temporary
+                else "good: sent again as it is, it will be again"
+            )
             return f"refused for {again}"
         return "not sent: " + (
             "it would fail again as it is" if self.permanent else "to send it again is safe"

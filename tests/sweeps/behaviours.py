@@ -88,7 +88,12 @@ class Finish(Act):
 
 right = (RIGHT,)
 
-CLOSE, RESET, SHUT, STOP = Finish(kind="close"), Finish(kind="reset"), Finish(kind="half-close"), Finish(kind="stop")
+CLOSE, RESET, SHUT, STOP = (
+    Finish(kind="close"),
+    Finish(kind="reset"),
+    Finish(kind="half-close"),
+    Finish(kind="stop"),
+)
 
 
 @dataclass(frozen=True)
@@ -204,7 +209,10 @@ ODD_TEXTS = [
     Odd("no text", b"550\r\n"),
     Odd("a bare LF", b"550 5.0.0 ok\n"),
     Odd("8 KiB of text", b"550 " + b"x" * 8000 + b"\r\n"),
-    Odd("60 KiB in lines", b"550-" + b"y" * 1000 + b"\r\n" + (b"550-" + b"y" * 1000 + b"\r\n") * 58 + b"550 z\r\n"),
+    Odd(
+        "60 KiB in lines",
+        b"550-" + b"y" * 1000 + b"\r\n" + (b"550-" + b"y" * 1000 + b"\r\n") * 58 + b"550 z\r\n",
+    ),
 ]
 """A refusal, with a text that is hard to show."""
 ODD = [Behaviour(f"refuses with {act.name}", (act,)) for act in ODD_TEXTS]

@@ -185,9 +185,9 @@ class Line:
 
     def look(self) -> None:
         """Something was handed over: was it more than is owed?"""
-        if self.surplus_at is None and not self._kernel and not self.end.get_write_buffer_size():
-            if self.balance() > 0:
-                self.surplus_at = len(self.written)
+        unread = self._kernel or self.end.get_write_buffer_size()
+        if self.surplus_at is None and not unread and self.balance() > 0:
+            self.surplus_at = len(self.written)
 
     def _wake(self) -> None:
         if self._kernel and not self._waking:
@@ -208,9 +208,9 @@ class Line:
         if octets:
             self.moved = self.loop.time()
             self.reader(octets)
-        if fault is not None and fault.received is not None and self.read >= fault.received:
-            if self.state == "open":
-                self.finish(fault.kind)
+        due = fault is not None and fault.received is not None and self.read >= fault.received
+        if due and fault is not None and self.state == "open":
+            self.finish(fault.kind)
         self.end.room()
         self._wake()
 

@@ -159,7 +159,9 @@ def _message(played: Played, number: int, told: Told) -> tuple[list[Problem], in
         if facts.farewell and outcome.reply is not None and outcome.reply.code == 421:
             wanted.append(REFUSED)
         if outcome.delivery not in wanted:
-            text = f"message {number}, {name}: {outcome.delivery}, not {' or '.join(map(str, wanted))}; {facts}"
+            text = (
+                f"message {number}, {name}: {outcome.delivery}, not {' or '.join(map(str, wanted))}; {facts}"
+            )
             problems.append(Problem("wrong class", text))
         problems += _paired(played, number, name, outcome)
     problems += _whole(number, told)
@@ -295,7 +297,9 @@ def _surplus(played: Played) -> Iterator[Problem]:
         where = conversation.line.surplus_at
         if where is not None and len(conversation.line.written) > where:
             rest = bytes(conversation.line.written[where:])
-            yield Problem("mispaired", f"written on connection {number} after a reply too many: {rest[:60]!r}")
+            yield Problem(
+                "mispaired", f"written on connection {number} after a reply too many: {rest[:60]!r}"
+            )
 
 
 # -- what happened -------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .cable import Fault, Line
 from .behaviours import (
     AGAIN,
     HALF,
@@ -39,6 +38,7 @@ from .behaviours import (
     Raw,
     right,
 )
+from .cable import Fault, Line
 
 SENDER = "sender@m{}.test"
 BAD = "bob"

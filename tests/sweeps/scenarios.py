@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-from aiosmtpclient import AsyncLMTP, AsyncSMTP, Envelope, Timeouts
-from aiosmtpclient import bodies, driver, protocol, transactions
+from aiosmtpclient import AsyncLMTP, AsyncSMTP, Envelope, Timeouts, bodies, driver, protocol, transactions
 
 from .post import BAD, SENDER, address
 
@@ -139,6 +138,4 @@ SCENARIOS = _matrix()
 def refusing(scenarios: list[Scenario]) -> list[Scenario]:
     """The same small ones, with the second message's content refused: there a yes can be false."""
     plain = [one for one in scenarios if one.size == "small" and one.recipients == 3]
-    return [
-        Scenario(one.pipelining, one.chunking, one.lmtp, 3, many=one.many, refused=(2,)) for one in plain
-    ]
+    return [Scenario(one.pipelining, one.chunking, one.lmtp, 3, many=one.many, refused=(2,)) for one in plain]

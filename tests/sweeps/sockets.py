@@ -63,9 +63,9 @@ class SocketLine(asyncio.Protocol):
         self.moved = self.loop.time()
         if data and self.conversation is not None:
             self.conversation.feed(data)
-        if fault is not None and fault.received is not None and self.read >= fault.received:
-            if self.state == "open":
-                self.finish(fault.kind)
+        due = fault is not None and fault.received is not None and self.read >= fault.received
+        if due and fault is not None and self.state == "open":
+            self.finish(fault.kind)
 
     def say(self, octets: bytes) -> None:
         """Send to the client."""

@@ -95,7 +95,9 @@ def look(figures: Figures, played: Played, trial: Trial) -> None:
     if first is not None:
         slot = played.post.connections[0].slots[trial.place]
         waited_for = getattr(first[1], "phase", "")
-        most = TIMEOUTS.final if "end of content" in (slot.verb + " of content", waited_for) else TIMEOUTS.reply
+        most = (
+            TIMEOUTS.final if "end of content" in (slot.verb + " of content", waited_for) else TIMEOUTS.reply
+        )
         if slot.message == 0 and slot.verb in ("end", "RSET"):
             most = 10.0  # the trial of CHUNKING has its own
         if first[0] - due > (most or 0.0) + PATIENCE:
@@ -154,7 +156,13 @@ KEYWORDS = {
     "500 keywords": [f"X-NUMBER-{number} {'y' * 60}" for number in range(500)],
     "500 times PIPELINING": ["PIPELINING"] * 500,
     "junk SIZE": ["PIPELINING", "SIZE", "SIZE -1", "SIZE 0x10", "SIZE 9" + "9" * 400, "SIZE ten", "SIZE 1e9"],
-    "junk LIMITS": ["PIPELINING", "LIMITS", "LIMITS =", "LIMITS RCPTMAX=-1 MAILMAX=x", "LIMITS RCPTMAX=" + "9" * 99],
+    "junk LIMITS": [
+        "PIPELINING",
+        "LIMITS",
+        "LIMITS =",
+        "LIMITS RCPTMAX=-1 MAILMAX=x",
+        "LIMITS RCPTMAX=" + "9" * 99,
+    ],
     "junk AUTH": ["AUTH", "AUTH=", "AUTH " + "A" * 300, "AUTH \x1b[2J LOGIN", "AUTH=LOGIN PLAIN"],
     "controls": ["\x1b[2J", "PIPELINING\x00", "\x7f", "CHUNKING\tx", "8BITMIME\r", "é" * 20],
     "nothing": ["", " ", "-", "250 250"],

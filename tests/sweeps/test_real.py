@@ -114,9 +114,9 @@ def said_no(played: Played, number: int, name: str) -> bool:
             slot = said.slot
             if said.code == 421:
                 return True
-            if slot is not None and slot.message == number and said.code >= 400:
-                if not slot.names or name in slot.names:
-                    return True
+            mine = slot is not None and slot.message == number and (not slot.names or name in slot.names)
+            if mine and said.code >= 400:
+                return True
     return False
 
 
@@ -176,5 +176,3 @@ def test_a_server_that_takes_its_leave_over_real_sockets(
         for place in sample(range(18), 8, (scenario, behaviour.name)):
             figures.carry_out(Trial(scenario, behaviour=behaviour.name, place=place), loop, None, {})
     figures.settle(record_property)
-
-

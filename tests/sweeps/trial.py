@@ -132,11 +132,13 @@ def play(trial: Trial, loop: VirtualLoop) -> Played:
 
 def left_behind(loop: Any) -> list[str]:
     """Tasks and timers of a loop that nobody uses."""
-    return [f"task {task}" for task in asyncio.all_tasks(loop)] + [f"timer {timer}" for timer in loop.timers()]
+    return [f"task {task}" for task in asyncio.all_tasks(loop)] + [
+        f"timer {timer}" for timer in loop.timers()
+    ]
 
 
 async def _converse(played: Played, loop: Any) -> None:
-    trial, scenario = played.trial, played.trial.scenario
+    scenario = played.trial.scenario
     smtp = scenario.client()
     for _ in range(2):  # the second server is right
         try:
