@@ -101,6 +101,8 @@ class Sending(Mailing, Verbs):
                     prepared.content = content
                     await self._deliver(transaction, parcel, connection, lease)
         except BaseException as error:
+            if isinstance(error, SMTPException):
+                error.host = error.host or self._settings.endpoint.name
             ledger.stamp(error)
             raise
         finally:
