@@ -75,4 +75,5 @@ async def verdict(server: RealServer, *, logged_in: bool) -> bool | None:
     expected = Delivery.ACCEPTED if takes_mail else Delivery.REFUSED
     assert {outcome.delivery for outcome in outcomes} == {expected}
     accounts.check(server, accounts.account_of(sent, outcomes))
-    return VERDICTS.of(f"localhost:{server.port}")
+    known_as = f"localhost:{server.port}"
+    return VERDICTS.of(f"{known_as}, logged in" if logged_in else known_as)

@@ -43,7 +43,7 @@ FAULTS: dict[tuple[str, ...], Delivery] = {
     (HARD, "QUIT"): ACCEPTED,
     (HANGS_UP, "QUIT"): ACCEPTED,
     (SAYS_421, "QUIT"): ACCEPTED,
-    ("-A", "0"): REFUSED,
+    ("-A", "0"): NOT_SENT,  # the 550 comes with the 354, before there is content that it could refuse
     ("-8",): ACCEPTED,
     ("-e",): ACCEPTED,
     ("-p",): ACCEPTED,

@@ -38,6 +38,7 @@ autocreate_post: yes
 lmtp_downcase_rcpt: yes
 duplicatesuppression: no
 virtdomains: off
+mailbox_legacy_dirs: yes
 syslog_prefix: interop
 """
 _MASTER = """

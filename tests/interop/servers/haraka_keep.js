@@ -20,6 +20,11 @@ exports.hook_rcpt = function (next, connection, params) {
   next(OK)
 }
 
+// What comes from somebody who has logged in would be sent on to wherever it is addressed.
+exports.hook_queue_outbound = function (...all) {
+  return exports.hook_queue.apply(this, all)
+}
+
 exports.hook_queue = function (next, connection) {
   const { transaction } = connection
   const name = path.join(this.folder, `${process.pid}-${++number}`)

@@ -19,7 +19,6 @@ table bad {{ "^reject" }}
 smtp max-message-size "{limit}"
 listen on 127.0.0.1 port {port} tls pki interop hostname opensmtpd.test
 action "keep" relay host "smtp://127.0.0.1:{nobody}"
-match from any mail-from regex <bad> for any reject
 match from any for any rcpt-to regex <bad> reject
 match from any for any action "keep"
 """
@@ -34,7 +33,6 @@ class OpenSMTPD(RealServer):
     """OpenSMTPD that relays to where nobody listens, and so keeps everything in its queue."""
 
     name = "OpenSMTPD"
-    refuses_senders = True
     no_handshake = "offers STARTTLS, and ends the connection in the handshake (this build of Debian's)."
 
     def find(self) -> Software:

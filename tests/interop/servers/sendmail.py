@@ -97,18 +97,20 @@ class Sendmail(RealServer):
         )
         (self.folder / "sendmail.cf").write_bytes(made.stdout)
         add_sasl_user(self, "sendmail.test")
-        (self.folder / "Sendmail.conf").write_text(
-            f"pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {self.folder}/sasldb2\n"
-        )
+        (self.folder / "etc").mkdir()
+        (self.folder / "sasldb2").rename(self.folder / "etc/sasldb2")
         give_away(self.folder)
 
     def launch(self) -> Process:
         program = self.software.path("usr/libexec/sendmail/sendmail")
         # It waits a minute for a machine whose name has no dot: it gets a name in a namespace of its own.
-        script = 'hostname sendmail.test && exec "$0" -bD -C "$1"'
-        argv = ["unshare", "--uts", "sh", "-c", script, program, self.folder / "sendmail.cf"]
-        environment = self.software.environment | {"SASL_CONF_PATH": str(self.folder)}
-        return Process(argv, self.folder, self.port, environment=environment, as_root=True)
+        # And where SASL has its users is fixed.
+        script = (
+            "mount --make-rprivate / && mount -t overlay overlay -o lowerdir=etc:/etc /etc\n"
+            'hostname sendmail.test && exec "$0" -bD -C "$1"'
+        )
+        argv = ["unshare", "--mount", "--uts", "sh", "-c", script, program, self.folder / "sendmail.cf"]
+        return Process(argv, self.folder, self.port, environment=self.software.environment, as_root=True)
 
     def kept(self) -> Iterable[Stored]:
         for file in sorted(self.folder.glob("queue/qf*")):

@@ -29,12 +29,15 @@ class Sink(RealServer):
         return debian("postfix", program="usr/sbin/smtp-sink")
 
     def prepare(self) -> None:
+        self._starts = 0
         (self.folder / "dump").mkdir()
         give_away(self.folder)
 
     def launch(self) -> Process:
+        # Names are made of the same random numbers after each start.
+        self._starts += 1
         program = self.software.path("usr/sbin/smtp-sink")
-        argv = [program, *self.flags, "-d", "dump/", f"127.0.0.1:{self.port}", "1000"]
+        argv = [program, *self.flags, "-d", f"dump/{self._starts}-", f"127.0.0.1:{self.port}", "1000"]
         environment = {**self.software.environment, "MAIL_CONFIG": str(self.folder)}
         (self.folder / "main.cf").touch()
         return Process(argv, self.folder, self.port, environment=environment)
