@@ -14,7 +14,7 @@ from smtplib import CRLF, LMTP_PORT, SMTP_PORT, SMTP_SSL_PORT
 from .addresses import quoteaddr
 from .client import AsyncLMTP, AsyncSMTP
 from .content import quotedata
-from .delivery import Outcome, SendResult
+from .delivery import Journal, Outcome, SendResult
 from .errors import (
     Delivery,
     RecipientOutcome,
@@ -37,7 +37,10 @@ from .errors import (
 from .extensions import Extensions
 from .message import Envelope
 from .once import send
+from .pool import PoolStats, SMTPPool
+from .rates import RateLimit
 from .replies import EnhancedCode, Reply
+from .retrying import Retries
 from .runner import run_sync
 from .sync import LMTP, SMTP, SMTP_SSL
 from .timeouts import Timeouts
@@ -59,9 +62,13 @@ __all__ = [
     "EnhancedCode",
     "Envelope",
     "Extensions",
+    "Journal",
     "Outcome",
+    "PoolStats",
+    "RateLimit",
     "RecipientOutcome",
     "Reply",
+    "Retries",
     "SMTPAuthenticationError",
     "SMTPConnectError",
     "SMTPConnectionRefusedError",
@@ -69,6 +76,7 @@ __all__ = [
     "SMTPException",
     "SMTPHeloError",
     "SMTPNotSupportedError",
+    "SMTPPool",
     "SMTPPoolError",
     "SMTPProtocolError",
     "SMTPRecipientsRefused",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .errors import Delivery, RecipientOutcome, SMTPException
 from .replies import Reply
@@ -193,7 +193,8 @@ class Outcome:
         message: the message or `Envelope` as it was given.
         delivery: what is known, in one word.
         result: the `SendResult` if anybody was accepted.
-        error: the exception otherwise; its `outcomes` has the account of each recipient.
+        error: the exception otherwise; its `outcomes` has the account of each recipient. A
+            cancellation, if the run ended before the message did: only a `Journal` sees those.
         attempts: how many times it was started on a connection.
         connection: serial number, within this process, of the connection that carried it last.
     """
@@ -202,7 +203,7 @@ class Outcome:
     message: Body | Envelope
     delivery: Delivery
     result: SendResult | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
     attempts: int = 1
     connection: int | None = None
 
@@ -220,3 +221,16 @@ class Outcome:
     def outcomes(self) -> Sequence[RecipientOutcome]:
         """One `(address, delivery, reply)` a recipient, if it came to that."""
         return self.result.outcomes if self.result is not None else getattr(self.error, "outcomes", ())
+
+
+class Journal(Protocol):
+    """What `send_messages` tells somebody who writes down what happens, to the message.
+
+    Both are called at once and are not waited for. What they raise ends the run.
+    """
+
+    def begin(self, index: int, message: Body | Envelope) -> None:
+        """The next octet of this message is its first. Called again for another attempt."""
+
+    def end(self, outcome: Outcome) -> None:
+        """What became of it. Nothing else was begun on its connection since."""

@@ -295,9 +295,13 @@ def reset() -> Dialogue[Reply]:
     return reply
 
 
-def quit_() -> Dialogue[Reply]:
-    """Say QUIT (RFC 5321 section 4.1.1.10). The connection is to be closed, whatever comes."""
-    [reply] = yield Step(commands.QUIT, "QUIT", then=Phase.CLOSING, last=True)
+def quit_(patience: float | None = None) -> Dialogue[Reply]:
+    """Say QUIT (RFC 5321 section 4.1.1.10). The connection is to be closed, whatever comes.
+
+    Args:
+        patience: seconds to wait for the reply, if not as long as for others.
+    """
+    [reply] = yield Step(commands.QUIT, "QUIT", then=Phase.CLOSING, patience=patience, last=True)
     return reply
 
 

@@ -187,7 +187,28 @@ class SMTPRecipientsRefused(SMTPException, smtplib.SMTPRecipientsRefused):
 
 
 class SMTPPoolError(SMTPException):
-    """The pool could not lend a connection: no slot in time, or the pool is closed."""
+    """The pool could not lend a connection: none became free in time, too many wait, or it is closed.
+
+    Args:
+        text: what happened, and what to do.
+        closed: the pool is closed, so another attempt will end in the same way.
+    """
+
+    closed: bool = False
+
+    def __init__(self, text: str = "", *, closed: bool = False) -> None:
+        self.args = (text,)
+        self.closed = closed
+
+    @property
+    def temporary(self) -> bool:
+        """A connection may be free later, but not in a pool that is closed."""
+        return not self.closed
+
+    @property
+    def permanent(self) -> bool:
+        """A pool that is closed stays so."""
+        return self.closed
 
 
 def _one_line(octets: bytes) -> str:

@@ -25,11 +25,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
+_USUAL = 4096  # octets of an answer that is kept, for the next connection
 MAX_LINES = 500
 """Lines of keywords that are read; what follows is ignored."""
 
 # RFC 1870 section 4: up to 20 digits.
 _SIZE = r"0*([1-9][0-9]{0,19})"
+# RFC 9422 section 4: a name, and up to six digits that do not begin with a zero.
+_ONE_LIMIT = r"([A-Za-z0-9][A-Za-z0-9-]*)=([1-9][0-9]{0,5})"
 # RFC 4422 section 3.1.
 _MECHANISM = r"[A-Za-z0-9_-]{1,20}"
 
@@ -80,6 +83,10 @@ class Extensions(Mapping[str, str]):
         Args:
             reply_message: the reply's octets without codes, lines joined by LF.
         """
+        return _parsed(bytes(reply_message)) if len(reply_message) <= _USUAL else cls._parse(reply_message)
+
+    @classmethod
+    def _parse(cls, reply_message: bytes) -> Extensions:
         # Latin-1 never fails and is what smtplib shows.
         lines = reply_message.decode("latin-1").split("\n")[1 : MAX_LINES + 1]
         features: dict[str, str] = {}
@@ -95,6 +102,12 @@ class Extensions(Mapping[str, str]):
         """The SASL mechanisms offered (RFC 4954 section 3), in upper case, in the server's order."""
         words = self.get("auth", "").split()
         return tuple(dict.fromkeys(word.upper() for word in words if re.fullmatch(_MECHANISM, word)))
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """What LIMITS says (RFC 9422): MAILMAX, RCPTMAX, RCPTDOMAINMAX, as far as they make sense."""
+        found = (re.fullmatch(_ONE_LIMIT, word) for word in self.get("limits", "").split())
+        return {match[1].upper(): int(match[2]) for match in found if match is not None}
 
     def as_dict(self) -> dict[str, str]:
         """Return a new dict as smtplib's `esmtp_features`: "auth" starts with a blank there."""
@@ -114,6 +127,12 @@ class Extensions(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"<Extensions: {' '.join(self._features).upper() or 'none'}>"
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(reply_message: bytes) -> Extensions:
+    # A server says the same on each connection, and nobody can change what he is given.
+    return Extensions._parse(reply_message)
 
 
 @functools.cache

@@ -15,7 +15,6 @@ Rules of this room:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import socket
@@ -203,9 +202,8 @@ async def farewell(connection: Connection) -> None:
     try:
         session = connection.session
         if connection.alive and session.in_step and session.phase in (Phase.READY, Phase.MAIL):
-            with contextlib.suppress(SMTPException, TimeoutError):
-                async with asyncio.timeout(FAREWELL):
-                    await connection.run(dialogues.quit_())
+            with contextlib.suppress(SMTPException):
+                await connection.run(dialogues.quit_(FAREWELL))
         await connection.finish()
     except BaseException:
         connection.drop()

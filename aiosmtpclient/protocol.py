@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections import deque
 from typing import cast
 
 from .errors import SMTPException, SMTPProtocolError, SMTPServerDisconnected, SMTPTimeoutError
@@ -84,7 +83,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._loop = loop
         self._buffer = _buffer_of(loop)
         self._greeting: Replies = loop.create_future()
-        self._waiters: deque[Replies] = deque([self._greeting])
+        self._waiters: list[Replies] = [self._greeting]
         self._gathered: list[bytes | memoryview] = []
         self._ending: list[Step] = []
         self._unsent: Step | None = None
@@ -130,7 +129,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if self._unsent is not None and self._unsent.received:
             self._refuse_early(self._unsent, complete)
         for step in complete:
-            waiter = self._waiters.popleft()
+            waiter = self._waiters.pop(0)
             if not waiter.done():
                 waiter.set_result(step.received)
         if session.phase is Phase.CLOSING and (session.in_flight or not complete):
@@ -409,7 +408,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._timer.cancel()
             self._timer = None
         while self._waiters:
-            waiter = self._waiters.popleft()
+            waiter = self._waiters.pop(0)
             if not waiter.done():
                 waiter.set_exception(self.session.why())
                 waiter.exception()  # looked at: nobody may be left to await it

@@ -95,7 +95,7 @@ class Session:
         self.replies_read = 0
         self._trace = trace
         self._parser = ReplyParser(self._mask)
-        self._owing: deque[Step] = deque([self.greeting])
+        self._owing = [self.greeting]  # no deque: one of those takes 600 octets, and this stays short
         self._chunk: Step | None = None
         self._secrets: list[bytes] = []
 
@@ -254,7 +254,7 @@ class Session:
             step.received += some
             position += len(some)
             if len(step.received) == step.owed:
-                complete.append(owing.popleft())
+                complete.append(owing.pop(0))
                 self._completed(step, some[-1])
                 if self.phase is Phase.CLOSING:
                     break
@@ -279,7 +279,7 @@ class Session:
         if step.count is not None:
             step.owed = step.count(step.received)
         if len(step.received) == step.owed or reply.code == 421:
-            complete.append(self._owing.popleft())
+            complete.append(self._owing.pop(0))
             self._completed(step, reply)
 
     def _completed(self, step: Step, last: Reply) -> None:

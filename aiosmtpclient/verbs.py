@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import hmac
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Iterator, Sequence
 
 from . import addresses, commands, dialogues, opening, preparing, transactions
 from .bodies import opened
@@ -48,6 +48,21 @@ def stamped(ledger: Ledger) -> Iterator[None]:
         raise
 
 
+class _MyTurn:
+    """`async with` holds the turn. No generator: every verb and every connection pays for this."""
+
+    __slots__ = ("_lease", "_verbs")
+
+    def __init__(self, verbs: Verbs) -> None:
+        self._verbs = verbs
+
+    async def __aenter__(self) -> None:
+        self._lease = await self._verbs._take_idle_turn()
+
+    async def __aexit__(self, *error: object) -> None:
+        self._lease.give_back()
+
+
 class Verbs:
     """One connection, the turn, and a method for each command."""
 
@@ -73,16 +88,19 @@ class Verbs:
             self._loop, self._turn, self._connection = loop, Turn(), None
         return self._turn.take()
 
-    @contextlib.asynccontextmanager
-    async def _my_turn(self) -> AsyncIterator[None]:
+    def _my_turn(self) -> _MyTurn:
         """The turn, on a connection that owes nothing."""
+        return _MyTurn(self)
+
+    async def _take_idle_turn(self) -> Lease:
         lease = await self._take_turn()
         try:
             if self._connection is not None:
                 await self._connection.protocol.idle()
-            yield
-        finally:
+        except BaseException:
             lease.give_back()
+            raise
+        return lease
 
     def _connected(self) -> Connection:
         if self._connection is None:

@@ -169,7 +169,7 @@ async def newsletter(smtp: AsyncSMTP, readers: list[str]) -> dict[Delivery, int]
         count[one.delivery] += 1
         index: int = one.index
         result: SendResult | None = one.result
-        error: Exception | None = one.error
+        error: BaseException | None = one.error
         attempts: int = one.attempts
         connection: int | None = one.connection
         if isinstance(one.message, Envelope):

@@ -1,0 +1,322 @@
+"""Lending: connections to one server, opened, checked, lent and closed in one event loop.
+
+`slots` decides; here that is carried out. What takes time runs in tasks of its own, and reports
+when it is done; whoever waits for a connection waits for a future.
+
+Rules of this room:
+
+* What happens is reported to `slots` in one call, and what that asks for is begun before anything
+  else happens. Giving back never waits, so no cancellation can come in between.
+* Whoever is cancelled at the moment at which he gets a connection gives it back.
+* Each who waits gets an error of his own.
+* What outlives a lender that nobody closed knows it only weakly, so that it can be collected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import math
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from typing import cast
+
+from .errors import SMTPException, SMTPPoolError
+from .pooled import PooledSMTP
+from .retrying import crowded, hopeless
+from .slots import Action, Do, Limits, Slot, Slots, State, Ticket
+
+LINGER = 1.0
+"""Seconds for what was dropped to notice."""
+
+
+class Lender:
+    """What lends connections in one event loop.
+
+    Args:
+        loop: the one it runs in.
+        limits: what it may do.
+        new_client: makes a client for another connection.
+        patience: failed attempts to connect that somebody who waits does not mind.
+        name: what to call it in errors.
+
+    Attributes:
+        slots: who has what.
+        shared: a connection may be lent to several at a time.
+        lock_step: no groups of commands are written.
+        opened: connections opened so far.
+        failed: attempts to open one that failed.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        limits: Limits,
+        new_client: Callable[[], PooledSMTP],
+        *,
+        patience: int,
+        name: str,
+    ) -> None:
+        self.loop = loop
+        self.slots = Slots(limits, _usable)
+        self.shared = limits.depth > 1
+        self.opened = self.failed = 0
+        self._new_client = new_client
+        self._patience = patience
+        self._name = name
+        self.lock_step = False
+        self._trial = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._last_error: BaseException | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._emptied = asyncio.Event()
+
+    # -- lending -----------------------------------------------------------------------------
+
+    def take(self, *, alone: bool) -> Slot | None:
+        """A connection that is free, if nobody waits for one."""
+        return self.slots.take(self.loop.time(), alone=alone or not self.shared)
+
+    async def borrow(
+        self, *, alone: bool, timeout: float | None = None, max_waiting: float = math.inf
+    ) -> Slot:
+        """Wait for a connection.
+
+        Args:
+            alone: nobody else is to have it.
+            timeout: seconds to wait for it.
+            max_waiting: give up at once if more wait already.
+
+        Raises:
+            SMTPPoolError: there was none in time.
+            SMTPException: none could be opened.
+        """
+        ticket = Ticket(alone=alone or not self.shared, patience=self._patience)
+        granted = self._carry_out(self.slots.ask(ticket, self.loop.time()), ticket)
+        if granted is not None:
+            return granted
+        _, _, opening, _, waiting = self.slots.counts
+        if waiting - opening > max_waiting:
+            self._carry_out(self.slots.withdraw(ticket, self.loop.time()))
+            raise SMTPPoolError(
+                f"as many callers as max_waiting allows wait already: {self._name} {self.slots!r}"
+            )
+        return await self._granted(ticket, timeout)
+
+    async def _granted(self, ticket: Ticket, timeout: float | None) -> Slot:
+        future: asyncio.Future[Slot]
+        ticket.tenant = future = self.loop.create_future()
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                return await future
+        except BaseException as error:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self.give_back(future.result(), alone=ticket.alone)  # it came too late
+            else:
+                self._carry_out(self.slots.withdraw(ticket, self.loop.time()))
+            if limit.expired() and isinstance(error, TimeoutError):
+                text = f"no connection became free within acquire_timeout={timeout:g}, for "
+                raise SMTPPoolError(f"{text}{self._name} {self.slots!r}") from self._last_error
+            raise
+
+    def give_back(self, slot: Slot, *, alone: bool) -> None:
+        """Say that a connection is not needed any more."""
+        if client_of(slot).unfit:
+            self.slots.spoil(slot)
+        alone = alone or not self.shared
+        actions = self.slots.give_back(slot, self.loop.time(), alone=alone)
+        if actions or self._timer is None:
+            self._carry_out(actions)
+
+    def too_many(self) -> None:
+        """A server said so on an open connection."""
+        self._carry_out(self.slots.crowded(self.loop.time()))
+
+    def write_in_lock_step(self) -> None:
+        """From now on no groups of commands are written."""
+        self.lock_step = True
+        for slot in self.slots.open:
+            client_of(slot).write_in_lock_step()
+
+    # -- what the slots ask for ----------------------------------------------------------------
+
+    def _carry_out(self, actions: Iterable[Action], mine: Ticket | None = None) -> Slot | None:
+        """Do what has to be done; returns the slot that `mine` was granted, if it was."""
+        granted: Slot | None = None
+        todo = deque(actions)
+        while todo:
+            do, slot, ticket = todo.popleft()
+            if do is Do.GRANT and slot is not None and ticket is not None:
+                if ticket is mine:
+                    granted = slot
+                    continue
+                future = cast("asyncio.Future[Slot]", ticket.tenant)
+                if future.done():  # cancelled, and does not know it yet
+                    slot.messages -= 1
+                    todo += self.slots.give_back(slot, self.loop.time(), alone=ticket.alone)
+                else:
+                    future.set_result(slot)
+            elif do is Do.FAIL and ticket is not None:
+                future = cast("asyncio.Future[Slot]", ticket.tenant)
+                if not future.done():
+                    future.set_exception(self._why(closed=slot is None))
+            elif do is Do.DROP and slot is not None:
+                client_of(slot).drop()
+            elif slot is not None:
+                self._begin(_WORK[do](self, slot), slot)
+        self._set_timer()
+        if self.slots.empty:
+            self._emptied.set()
+        return granted
+
+    def _why(self, closed: bool) -> BaseException:
+        """Why there is no connection, in a new error for each who waits."""
+        error = self._last_error
+        if closed or error is None:
+            return SMTPPoolError("the pool is closed", closed=True)
+        if not isinstance(error, SMTPException):
+            return error  # the caller's own, from what gives tokens, say
+        anew = copy.copy(error)
+        anew.__cause__ = error.__cause__
+        return anew
+
+    def _begin(self, work: Coroutine[object, object, None], slot: Slot) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, slot))
+
+    def _ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() and slot.state in (State.OPENING, State.CLOSING):
+            self._carry_out(self.slots.closed(slot, self.loop.time()))  # before it had begun
+
+    async def _open(self, slot: Slot) -> None:
+        client = self._new_client()
+        slot.tenant = client
+        try:
+            connection = await client.open(self._trial)
+        except BaseException as error:
+            client.close()
+            slot.tenant = None
+            self.failed += 1
+            failure: BaseException = error
+            if isinstance(error, asyncio.CancelledError):
+                failure = SMTPPoolError("the pool was closed while it connected", closed=True)
+            self._last_error = failure
+            now, many = self.loop.time(), crowded(failure)
+            self._carry_out(self.slots.failed(slot, now, hopeless=hopeless(failure), crowded=many))
+            if not isinstance(error, Exception):
+                raise
+            return
+        self.opened += 1
+        self._last_error = None
+        if self.lock_step:
+            client.write_in_lock_step()
+        connection.protocol.closed.add_done_callback(partial(_report_loss, weakref.ref(self), slot))
+        slot.tenant = None  # so that the slots take it for a new one
+        most = connection.session.extensions.limits.get("MAILMAX", math.inf)
+        self._carry_out(self.slots.opened(slot, client, self.loop.time(), most))
+
+    async def _check(self, slot: Slot) -> None:
+        client = client_of(slot)
+        answers = False
+        try:
+            answers = await client.answers()
+        finally:
+            if answers:
+                actions = self.slots.opened(slot, client, self.loop.time())
+            else:
+                client.close()
+                actions = self.slots.lost(slot, self.loop.time())
+            self._carry_out(actions)
+
+    async def _leave(self, slot: Slot) -> None:
+        try:
+            await client_of(slot).leave()
+        finally:
+            self._carry_out(self.slots.closed(slot, self.loop.time()))
+
+    # -- time --------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        """See to it that `slots` looks again when something is due by itself."""
+        if self._timer is not None and not self._timer.cancelled():
+            if self.slots.empty:
+                self._timer.cancel()
+                self._timer = None
+            elif not self.slots.counts[-1]:
+                return  # it looks again soon enough
+        due = self.slots.due(self.loop.time())
+        if due is None or (self._timer is not None and self._timer.when() <= due):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_at(due, _tick, weakref.ref(self))
+
+    def tick(self) -> None:
+        """Time has passed. Called by itself."""
+        self._timer = None
+        self._carry_out(self.slots.tick(self.loop.time()))
+
+    def lost(self, slot: Slot) -> None:
+        """A connection is gone. Called by itself."""
+        self._carry_out(self.slots.lost(slot, self.loop.time()))
+
+    # -- the end -----------------------------------------------------------------------------
+
+    async def close(self, timeout: float | None) -> None:
+        """Close everything; what is under way has so many seconds to end."""
+        self._emptied.clear()
+        try:
+            self._carry_out(self.slots.close(self.loop.time()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._emptied.wait()
+        finally:
+            self.drop_all()
+        with contextlib.suppress(TimeoutError):  # a caller's own iterator may wait for ever
+            async with asyncio.timeout(LINGER):
+                await self._emptied.wait()
+
+    def drop_all(self) -> None:
+        """Close every connection at once."""
+        for task in self._tasks:
+            task.cancel()
+        for slot in self.slots.all:
+            if slot.tenant is not None:
+                client_of(slot).drop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def connected(self) -> list[PooledSMTP]:
+        """The clients that are connected now."""
+        tenants = [slot.tenant for slot in self.slots.all]
+        return [tenant for tenant in tenants if isinstance(tenant, PooledSMTP) and tenant.is_connected]
+
+
+_WORK = {Do.OPEN: Lender._open, Do.CHECK: Lender._check, Do.CLOSE: Lender._leave}
+"""What takes time."""
+
+
+def client_of(slot: Slot) -> PooledSMTP:
+    """The client that lives there."""
+    return cast(PooledSMTP, slot.tenant)
+
+
+def _usable(slot: Slot, idle: float) -> bool:
+    return client_of(slot).usable(idle)
+
+
+def _tick(lender: weakref.ref[Lender]) -> None:
+    if (there := lender()) is not None:
+        there.tick()
+
+
+def _report_loss(lender: weakref.ref[Lender], slot: Slot, closed: object) -> None:
+    if (there := lender()) is not None:
+        there.lost(slot)

@@ -1,0 +1,349 @@
+"""The pool: connections to one server, kept for as long as an application lives.
+
+Here is what happens to a message: it waits for a connection, for its turn in the rate, and is
+tried again where that is right. Which connection does what is decided in `slots` and carried out
+in `lending`; what may be tried again is in `retrying`, how fast in `rates`.
+
+Rules of this room:
+
+* A message that waits for a connection holds none.
+* The rate is taken when everything is ready, right before MAIL, by all connections from one bucket.
+* A server that answered a group of commands with what is no answer is not sent groups any more.
+* A pool lives in the event loop that used it first, until that is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import warnings
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from email.message import Message
+from functools import partial
+from types import TracebackType
+from typing import NamedTuple, Self, Unpack
+
+from .bulk import Carry, in_window
+from .client import DEFAULT_TIMEOUTS, AsyncSMTP, Options, sealed
+from .delivery import SendResult
+from .errors import Delivery, SMTPException, SMTPPoolError, SMTPProtocolError
+from .lending import Lender, client_of
+from .mailing import Mailing, Messages, Run
+from .message import Envelope
+from .parcels import Parcel
+from .pooled import PooledLMTP, PooledSMTP
+from .rates import Bucket, RateLimit
+from .retrying import Course, Retries, crowded
+from .slots import Limits, Slot, Slots
+from .timeouts import Timeouts
+
+DEPTH = 16
+"""Messages that are under way on one connection at a time, with `pipelining="stream"`."""
+
+
+class PoolStats(NamedTuple):
+    """What a pool is doing, and what it has done.
+
+    Attributes:
+        idle: connections that wait for something to do.
+        in_use: connections that are lent.
+        opening: connections that are being opened, or asked whether they are still there.
+        closing: connections that are being closed.
+        waiting: callers that wait for a connection.
+        cap: connections that may be open now; lower than `max_connections` after "too many".
+        opened: connections opened so far.
+        failed: attempts to open one that failed.
+        accepted: messages that somebody was accepted for.
+        refused: messages that were refused for everybody.
+        not_sent: messages that were not sent.
+        unknown: messages of which that is not known.
+        retried: further attempts.
+    """
+
+    idle: int
+    in_use: int
+    opening: int
+    closing: int
+    waiting: int
+    cap: int
+    opened: int
+    failed: int
+    accepted: int
+    refused: int
+    not_sent: int
+    unknown: int
+    retried: int
+
+
+class SMTPPool(Mailing):
+    """Connections to one server, shared by everybody in an application.
+
+    `async with` closes it at its end; nothing is connected before somebody sends. What differs in
+    TLS settings, credentials or server is another pool.
+
+    Args:
+        host: and `port`, `local_hostname`, `timeout`, `source_address` and every option: as for
+            `AsyncSMTP`. A socket that is connected already (`sock`) cannot be shared.
+        lmtp: speak LMTP (RFC 2033).
+        max_connections: connections at a time, those that are being opened included.
+        max_messages: messages on one connection; fewer if the server says so (LIMITS MAILMAX, RFC
+            9422).
+        max_age: seconds after which a connection is not used any more, less up to a tenth.
+        max_idle: seconds after which a connection that nobody used is closed.
+        check_after: a connection that was not used for so many seconds is asked with NOOP before
+            it is.
+        max_waiting: callers that may wait for a connection; None for any number.
+        acquire_timeout: seconds that a caller waits for a connection; None for any time. What
+            `send_messages` sends waits for as long as it takes.
+        rate_limit: messages a second, by all connections together: a number, or a `RateLimit`
+            with a burst. Over any stretch of time no more are begun.
+        retries: further attempts at what was certainly not sent; a `Retries` says more.
+        retry_unknown: try again what may have been sent. Somebody may get it twice.
+
+    Raises:
+        ValueError: an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        host: str = "",
+        port: int = 0,
+        local_hostname: str | None = None,
+        timeout: Timeouts | float | None = DEFAULT_TIMEOUTS,
+        source_address: tuple[str, int] | None = None,
+        *,
+        lmtp: bool = False,
+        max_connections: int = 10,
+        max_messages: int | None = 1000,
+        max_age: float | None = 600.0,
+        max_idle: float | None = 60.0,
+        check_after: float | None = 30.0,
+        max_waiting: int | None = None,
+        acquire_timeout: float | None = 30.0,
+        rate_limit: RateLimit | tuple[float, int] | float | None = None,
+        retries: Retries | int = 2,
+        retry_unknown: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        sealed(options)
+        if options.get("sock") is not None:
+            raise ValueError("a pool opens its own connections: it cannot share sock=")
+        kind = PooledLMTP if lmtp else PooledSMTP
+        pattern = kind(
+            host,
+            port,
+            local_hostname=local_hostname,
+            timeout=timeout,
+            source_address=source_address,
+            **options,
+        )
+        self._new_client = pattern.twin
+        self._name = _name_of(pattern)
+        stream = options.get("pipelining") == "stream"
+        limits = Limits(
+            connections=int(_positive(max_connections, "max_connections")),
+            messages=_positive(max_messages, "max_messages"),
+            age=_positive(max_age, "max_age"),
+            idle=_positive(max_idle, "max_idle"),
+            check_after=_positive(check_after, "check_after"),
+            depth=DEPTH if stream else 1,
+        )
+        self._limits = limits
+        self._max_waiting = math.inf if max_waiting is None else max_waiting
+        self._acquire_timeout = acquire_timeout
+        self._rate = RateLimit.of(rate_limit) if rate_limit is not None else None
+        self._retries = Retries.of(retries)
+        self._retry_unknown = retry_unknown
+        self._closed = False
+        self._counted: Counter[Delivery] = Counter()
+        self._retried = 0
+        self._lender: Lender | None = None
+        self._bucket: Bucket | None = None
+        self._pace = asyncio.Lock()
+
+    def _here(self) -> Lender:
+        """What lends connections in this loop."""
+        loop, lender = asyncio.get_running_loop(), self._lender
+        if lender is None or lender.loop is not loop:
+            if lender is not None and not lender.loop.is_closed():
+                raise RuntimeError(
+                    "this pool is in use in another event loop: make one pool for each loop, "
+                    "or, from threads, use run_sync()"
+                )
+            lender = self._lender = Lender(
+                loop, self._limits, self._new_client, patience=self._retries.not_sent, name=self._name
+            )
+            self._bucket = Bucket(self._rate) if self._rate is not None else None
+            self._pace = asyncio.Lock()
+        return lender
+
+    # -- one message ---------------------------------------------------------------------------
+
+    async def _send(self, parcel: Parcel) -> SendResult:
+        try:
+            result = await self._send_again_and_again(parcel)
+        except BaseException:
+            self._counted[parcel.ledger.delivery] += 1
+            raise
+        self._counted[Delivery.ACCEPTED] += 1
+        return result
+
+    async def _send_again_and_again(self, parcel: Parcel) -> SendResult:
+        course: Course | None = None
+        failure: Exception | None = None
+        if self._rate is not None:
+            parcel.before = partial(self._take_rate, parcel.before)
+        while True:
+            try:
+                slot = await self._borrow(patient=parcel.of_many)
+            except BaseException as error:
+                if failure is not None and isinstance(error, SMTPException):
+                    raise failure from error  # what was said to the message is the news
+                parcel.ledger.stamp(error)
+                raise
+            if failure is not None:
+                parcel.again()
+                self._retried += 1
+            used = slot.messages > 1
+            failure = None
+            try:
+                return await client_of(slot)._send(parcel)
+            except Exception as error:
+                failure = error
+            finally:
+                self._give_back(slot, failure)
+            course = course or Course(self._retries, unknown=self._retry_unknown)
+            ledger = parcel.ledger
+            pause = course.pause(failure, ledger.delivery, ledger.outcomes, used=used)
+            if pause is None or not parcel.repeatable or self._closed:
+                raise failure
+            if pause:
+                try:
+                    await asyncio.sleep(pause)
+                except asyncio.CancelledError as cancelled:
+                    ledger.stamp(cancelled)  # as the last attempt left it
+                    raise
+
+    async def _take_rate(self, then: Callable[[], Awaitable[None]] | None) -> None:
+        bucket, loop = self._bucket, asyncio.get_running_loop()
+        if bucket is not None:
+            async with self._pace:  # first come, first served
+                while (seconds := bucket.wait(loop.time())) > 0:
+                    await asyncio.sleep(seconds)
+                bucket.take(loop.time())
+        if then is not None:
+            await then()
+
+    def _run(self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool) -> Run:
+        window = self._limits.connections * self._limits.depth
+        return in_window(messages, carry, window, ordered=ordered)
+
+    # -- lending ---------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncSMTP]:
+        """A connection for yourself, for as long as the block runs.
+
+        What the block leaves open is reset. If it logs in, starts TLS or closes the connection,
+        nobody else gets that one.
+
+        Raises:
+            SMTPPoolError: none became free in time.
+            SMTPException: none could be opened.
+        """
+        slot = await self._borrow(alone=True)
+        client = client_of(slot)
+        client.lend()
+        try:
+            yield client
+            await client.take_back()
+        except BaseException:
+            client.give_up()
+            raise
+        finally:
+            self._give_back(slot, alone=True)
+
+    async def _borrow(self, *, alone: bool = False, patient: bool = False) -> Slot:
+        lender = self._here()
+        if self._closed:
+            raise SMTPPoolError("the pool is closed", closed=True)
+        if (slot := lender.take(alone=alone)) is not None:
+            return slot
+        if patient:
+            return await lender.borrow(alone=alone)
+        return await lender.borrow(alone=alone, timeout=self._acquire_timeout, max_waiting=self._max_waiting)
+
+    def _give_back(self, slot: Slot, failure: Exception | None = None, *, alone: bool = False) -> None:
+        lender = self._here()
+        if isinstance(failure, SMTPProtocolError) and not lender.lock_step:
+            lender.write_in_lock_step()
+        if failure is not None and crowded(failure):
+            lender.too_many()
+        lender.give_back(slot, alone=alone)
+
+    # -- what is known, and the end ------------------------------------------------------------------
+
+    def stats(self) -> PoolStats:
+        """What it is doing now, and what it has done so far."""
+        lender, counted = self._lender, self._counted
+        slots = lender.slots if lender is not None else Slots(self._limits)
+        return PoolStats(
+            *slots.counts,
+            slots.cap,
+            lender.opened if lender is not None else 0,
+            lender.failed if lender is not None else 0,
+            counted[Delivery.ACCEPTED],
+            counted[Delivery.REFUSED],
+            counted[Delivery.NOT_SENT],
+            counted[Delivery.UNKNOWN],
+            self._retried,
+        )
+
+    async def close(self, timeout: float | None = 10.0) -> None:
+        """Close every connection. Nobody can send any more; who waits gets an `SMTPPoolError`.
+
+        Args:
+            timeout: seconds that what is under way has to end; then it is dropped, and each
+                message says what is known of it. None waits for as long as it takes.
+        """
+        self._closed = True
+        if self._lender is not None and not self._lender.loop.is_closed():
+            await self._here().close(timeout)
+
+    async def __aenter__(self) -> Self:
+        if self._closed:
+            raise SMTPPoolError("the pool is closed", closed=True)
+        self._here()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close(10.0 if kind is None or issubclass(kind, Exception) else 0.0)
+
+    def __repr__(self) -> str:
+        slots = self._lender.slots if self._lender is not None else Slots(self._limits)
+        state = "closed " if self._closed else ""
+        return f"<SMTPPool {state}{self._name} {repr(slots)[1:-1]}>"
+
+    def __del__(self) -> None:
+        lender: Lender | None = self.__dict__.get("_lender")  # a constructor may fail before there is one
+        connected = lender.connected if lender is not None else []
+        if lender is None or not connected:
+            return
+        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        with contextlib.suppress(RuntimeError):  # its loop is closed, and took the sockets with it
+            for client in connected:
+                lender.loop.call_soon_threadsafe(client.drop)
+
+
+def _name_of(client: AsyncSMTP) -> str:
+    return repr(client).rpartition(" ")[2].rstrip(">")
+
+
+def _positive(value: float | None, name: str) -> float:
+    if value is not None and not value > 0:
+        raise ValueError(f"{name} must be more than 0, not {value!r}")
+    return math.inf if value is None else value

@@ -1,0 +1,159 @@
+"""A client that lives in a pool: it is opened, lent, looked at and closed by the pool.
+
+Rules of this room:
+
+* A connection that was lost is not made anew here. The pool has to know, for it counts them.
+* Whether a parked connection is still there is seen without a round trip: what the server said
+  meanwhile, or its close, has arrived, though the event loop may not have read it yet.
+* Who borrowed a connection may have logged in, or changed what it is, by hand. Nobody else gets
+  such a one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from typing import Self, cast
+
+from . import opening
+from .client import AsyncLMTP, AsyncSMTP
+from .connection import Connection
+from .errors import SMTPException
+from .steps import Phase
+from .turn import Turn
+
+SEEN = 0.5
+"""Seconds after its last use for which a connection is believed to be there without a look."""
+PATIENCE = 5.0
+"""Seconds a server gets to show that it is still there."""
+
+
+class PooledSMTP(AsyncSMTP):
+    """A client in a pool."""
+
+    _borrowed_as: tuple[object, ...] | None = None
+    _leaving: Connection | None = None
+
+    @property
+    def _renewable(self) -> bool:
+        return False
+
+    def twin(self) -> Self:
+        """Another client with the same settings. Nothing that they share ever changes."""
+        other = object.__new__(type(self))
+        for name, value in vars(self).items():
+            setattr(other, name, value)
+        other._turn = Turn()
+        return other
+
+    async def open(self, one_at_a_time: asyncio.Lock) -> Connection:
+        """Connect, and find out whether BDAT may be used, if that is not known.
+
+        Args:
+            one_at_a_time: for the trial; what one finds out holds for all.
+        """
+        await self.connect()
+        if self._untried(self._connected()):
+            async with one_at_a_time:
+                self._take_over(self._connected())  # another may have found out in the meantime
+                if self._untried(self._connected()) and await self._failed_trial(self._connected()):
+                    await self.connect()
+                    connection = self._connected()
+                    if connection.chunking is None:
+                        connection.chunking = False  # no verdict, and not another connection for each message
+        return self._connected()
+
+    def usable(self, idle: float) -> bool:
+        """Tell whether a message may be begun here, without asking the server.
+
+        Args:
+            idle: seconds since it was used.
+        """
+        connection = self._connection
+        if connection is None or not connection.ready or not connection.session.reusable:
+            return False
+        return idle < SEEN or not _has_news(connection)
+
+    @property
+    def unfit(self) -> bool:
+        """Nothing new may be begun here, though others may still wait for their replies."""
+        return self._connection is None or self._connection.session.closing
+
+    async def answers(self) -> bool:
+        """Ask with NOOP."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return (await self.noop()).positive
+        except (SMTPException, TimeoutError):
+            return False
+
+    def lend(self) -> None:
+        """Remember what it was when somebody got it for himself."""
+        self._borrowed_as = self._state()
+
+    async def take_back(self) -> None:
+        """End what he left open; if it is not what it was, nobody else gets it."""
+        connection = self._connection
+        if connection is None:
+            return
+        if self._borrowed_as != self._state() or connection.session.unclaimed is not None:
+            self.close()
+        elif connection.session.phase is Phase.MAIL and connection.session.in_step:
+            try:
+                if not (await self.rset()).positive:
+                    self.close()
+            except SMTPException:
+                self.close()
+        elif not connection.session.reusable:
+            self.close()
+
+    def give_up(self) -> None:
+        """The block failed: what cannot be used as it is goes."""
+        if self._borrowed_as != self._state() or not self.usable(0.0):
+            self.close()
+
+    def _state(self) -> tuple[object, ...]:
+        connection = self._connection
+        session = connection.session if connection is not None else None
+        return (connection, self._credentials, session and (session.encrypted, session.authenticated))
+
+    async def leave(self) -> None:
+        """QUIT and close."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._leaving = connection
+            try:
+                await opening.farewell(connection)
+            finally:
+                self._leaving = None
+
+    def drop(self) -> None:
+        """Close at once, also while it takes its leave."""
+        if self._leaving is not None:
+            self._leaving.drop()
+        self.close()
+
+    def write_in_lock_step(self) -> None:
+        """Send no more groups of commands here."""
+        self._pipelining = "off"
+
+
+class PooledLMTP(PooledSMTP, AsyncLMTP):
+    """An LMTP client in a pool."""
+
+
+def _has_news(connection: Connection) -> bool:
+    """True if there is something to read: when nothing is owed that is a farewell, or the end."""
+    transport = connection.protocol.transport
+    sock = cast("socket.socket | None", transport.get_extra_info("socket")) if transport else None
+    if sock is None:
+        return False
+    number = sock.fileno()
+    if number < 0:
+        return True
+    if not hasattr(select, "poll"):
+        return bool(select.select([number], [], [], 0)[0])
+    look = select.poll()
+    look.register(number, select.POLLIN)
+    return bool(look.poll(0))
