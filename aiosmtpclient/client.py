@@ -24,7 +24,7 @@ from typing import ClassVar, Self, TypedDict, Unpack
 
 from . import commands, dialogues, opening
 from .connection import Connection
-from .errors import SMTPServerDisconnected
+from .errors import SMTPAuthenticationError, SMTPServerDisconnected
 from .opening import Plan
 from .replies import Reply
 from .sasl import Credentials
@@ -225,11 +225,17 @@ class AsyncSMTP(Sending):
         return self._connected()
 
     async def _open_again(self) -> None:
-        """Make the connection anew. If only the caller was cancelled, the next one may try again."""
+        """Make the connection anew. If that fails, the next send may try again.
+
+        A server that restarts must not be the end of a client that serves a whole application.
+        Credentials that were refused are another matter: accounts are locked over repetitions.
+        """
         closings = self._closings
         try:
             await self._open()
-        except asyncio.CancelledError:
+        except SMTPAuthenticationError:
+            raise
+        except BaseException:
             self._connected_by_settings = self._closings == closings
             raise
 
