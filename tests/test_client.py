@@ -206,7 +206,9 @@ async def test_a_connection_that_cannot_be_made_anew_is_an_error_of_the_send():
 
 
 @each_loop
-@pytest.mark.parametrize("trouble", [close(), b"421 starting up\r\n", b"554 no\r\n"], ids=["close", "421", "554"])
+@pytest.mark.parametrize(
+    "trouble", [close(), b"421 starting up\r\n", b"554 no\r\n"], ids=["close", "421", "554"]
+)
 async def test_a_server_that_restarts_is_not_the_end_of_a_client(trouble):
     """While it is down each send fails; once it is up again, the next one gets through."""
     down = [trouble] if callable(trouble) else [trouble, close()]
