@@ -207,6 +207,7 @@ class AsyncSMTP(Sending):
             connection.drop()
             raise SMTPServerDisconnected("the client was closed while it connected")
         self._connection, self._connected_by_settings = connection, True
+        self._unreachable = False
         self._take_over(connection)
         return greeting
 
@@ -225,11 +226,12 @@ class AsyncSMTP(Sending):
         return self._connected()
 
     async def _open_again(self) -> None:
-        """Make the connection anew. If that fails, the next send may try again.
+        """Make the connection anew. If that fails, a later send may try again.
 
         A server that restarts must not be the end of a client that serves a whole application.
         Credentials that were refused are another matter: accounts are locked over repetitions.
         """
+        self._unreachable = True
         closings = self._closings
         try:
             await self._open()

@@ -673,6 +673,20 @@ async def test_a_server_that_is_gone_for_good_is_the_outcome_of_all_that_follow(
             SMTPConnectError,
             SMTPServerDisconnected,
         ]
+        assert server.connections == 2  # a server that does not answer takes its time for each attempt
+
+
+@each_loop
+async def test_a_run_that_lost_its_server_is_not_the_end_of_the_client():
+    down = [b"554 no\r\n", *bye()]
+    again = [*hello(), *take(NEXT), *take(TO), *bye()]
+    async with ScriptedServer([*hello(), *take(TO), "MAIL", close()], down, again) as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            outcomes = [one async for one in smtp.send_messages(envelopes(TO, TOO, NEXT, NEXT))]
+            assert [one.delivery for one in outcomes] == [Delivery.ACCEPTED] + [Delivery.NOT_SENT] * 3
+            outcomes = [one async for one in smtp.send_messages(envelopes(NEXT))]
+            assert [one.delivery for one in outcomes] == [Delivery.ACCEPTED]
+            await send(smtp)
 
 
 async def test_many_messages_without_a_connection_are_not_sent():

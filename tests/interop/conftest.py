@@ -90,4 +90,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
         changed = _MATRIX.write()
         terminalreporter.write_line(f"docs/interop.md {'is rewritten' if changed else 'says the same'}")
     else:
-        terminalreporter.write_line("docs/interop.md is left as it is: not everybody took part, or not all is well")
+        terminalreporter.write_line(
+            "docs/interop.md is left as it is: not everybody took part, or not all is well"
+        )

@@ -43,7 +43,10 @@ def eight_bit(name: str) -> bytes:
 
 def odd_lines(name: str) -> bytes:
     """Leading dots, lone dots, bare CR, bare LF, and no line end at the end."""
-    return plain(name) + b".\r\n..\r\n...\n.x\r\n\r\n.\n\r.\r\rbare\rcr\n\nfake end\n.\nMAIL FROM:<x>\r\n.\r\n.last"
+    return (
+        plain(name)
+        + b".\r\n..\r\n...\n.x\r\n\r\n.\n\r.\r\rbare\rcr\n\nfake end\n.\nMAIL FROM:<x>\r\n.\r\n.last"
+    )
 
 
 def on_the_wire(content: bytes) -> bytes:
@@ -57,7 +60,10 @@ def attachment(name: str, octets: int = 10 * 1024 * 1024) -> EmailMessage:
     message = _object(name)
     message.set_content("See below.\n")
     message.add_attachment(
-        bytes(range(256)) * (octets // 256), maintype="application", subtype="octet-stream", filename="data.bin"
+        bytes(range(256)) * (octets // 256),
+        maintype="application",
+        subtype="octet-stream",
+        filename="data.bin",
     )
     message.set_boundary("a-boundary-that-is-written-twice-the-same")
     return message
@@ -85,6 +91,7 @@ def _object(name: str, recipient: str = RECIPIENT) -> EmailMessage:
 def many_recipients(count: int = 200) -> tuple[list[str], list[str]]:
     """So many addresses, every third of them one that servers here refuse; and those."""
     everybody = [
-        f"reject{number}@interop.test" if number % 3 == 2 else f"ok{number}@interop.test" for number in range(count)
+        f"reject{number}@interop.test" if number % 3 == 2 else f"ok{number}@interop.test"
+        for number in range(count)
     ]
     return everybody, [address for address in everybody if address.startswith("reject")]

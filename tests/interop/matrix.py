@@ -94,7 +94,9 @@ class Matrix:
 
     def _notes(self) -> dict[tuple[str, str], int]:
         """(server, text) → number."""
-        pairs = dict.fromkeys((name, text) for name in self.servers for _, text in self._surprises.get(name, ()))
+        pairs = dict.fromkeys(
+            (name, text) for name in self.servers for _, text in self._surprises.get(name, ())
+        )
         return {pair: number for number, pair in enumerate(pairs, 1)}
 
     def _pointers(self, notes: dict[tuple[str, str], int], server: str, feature: str) -> str:

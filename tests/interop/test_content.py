@@ -194,14 +194,18 @@ async def test_a_message_larger_than_its_limit(server: RealServer, found: Found)
         code = await refused(smtp, streamed, limit)
         found("SIZE exceeded, found by the server", str(code))
         if code != 552:
-            found.surprise("SIZE exceeded, found by the server", f"answers {code}, not 552, to a message over its SIZE.")
+            found.surprise(
+                "SIZE exceeded, found by the server", f"answers {code}, not 552, to a message over its SIZE."
+            )
         await smtp.sendmail(letters.SENDER, letters.RECIPIENT, letters.plain(again))
     assert [one.key for one in server.stored(name, streamed, again)] == [again]
 
 
 async def refused(smtp: AsyncSMTP, name: str, limit: int) -> int:
     """Stream more than the server takes; what it says to that."""
-    with pytest.raises((SMTPDataError, SMTPRecipientsRefused)) as found_out:  # in LMTP each recipient is refused
+    with pytest.raises(
+        (SMTPDataError, SMTPRecipientsRefused)
+    ) as found_out:  # in LMTP each recipient is refused
         await smtp.sendmail(letters.SENDER, letters.RECIPIENT, endless(name, limit + 1_000_000))
     [outcome] = found_out.value.outcomes
     assert outcome.delivery is Delivery.REFUSED

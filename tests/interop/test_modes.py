@@ -39,7 +39,9 @@ async def test_the_defaults_upset_nobody(server: RealServer, found: Found) -> No
 @pytest.mark.parametrize("pipelining", MODES)
 async def test_each_mode(server: RealServer, found: Found, pipelining: str, chunking: str) -> None:
     feature = f'`pipelining="{pipelining}"`, `chunking="{chunking}"`'
-    outcomes, account = await run(server, f"{pipelining}-{chunking}", pipelining=pipelining, chunking=chunking)
+    outcomes, account = await run(
+        server, f"{pipelining}-{chunking}", pipelining=pipelining, chunking=chunking
+    )
     if pipelining == "stream" and server.no_stream:
         # What happens depends on how its octets arrive: the account is right whatever it is.
         found(feature, "no")
@@ -58,9 +60,13 @@ async def test_the_trial_of_bdat(server: RealServer, found: Found) -> None:
         verdicts.append(await verdict(server, logged_in=True))
     words = {True: "yes", False: "no", None: "–"}
     assert tuple(verdicts) == server.proves[: len(verdicts)]
-    found(TRIED, ", ".join(words[one] for one in verdicts) if any(one is not None for one in verdicts) else "–")
+    found(
+        TRIED, ", ".join(words[one] for one in verdicts) if any(one is not None for one in verdicts) else "–"
+    )
     if False in verdicts:
-        text = "before AUTH it refuses BDAT and runs the chunk as commands; the trial sees it, and DATA is used."
+        text = (
+            "before AUTH it refuses BDAT and runs the chunk as commands; the trial sees it, and DATA is used."
+        )
         found.surprise(TRIED, text)
 
 

@@ -51,13 +51,17 @@ async def test_what_it_offers_is_read_exactly_as_it_was_said(server: RealServer,
     volatile = {word for word in expected if "SESSIONID=" in expected[word]}
     assert set(read) == set(expected)
     assert all(read[word] == expected[word] for word in set(read) - volatile)
-    words = ", ".join(f"`{word.upper()} {expected[word]}".strip() + "`" for word in sorted(set(read) - volatile))
+    words = ", ".join(
+        f"`{word.upper()} {expected[word]}".strip() + "`" for word in sorted(set(read) - volatile)
+    )
     found.offers("before TLS", words)
     found("EHLO or LHLO read exactly", "yes")
     if b"" in offered:
         found.surprise("EHLO or LHLO read exactly", "the last line of its answer to EHLO is empty.")
     if volatile:
-        text = "the last line of its answer to LHLO is `Ok SESSIONID=…`, which reads as an extension named OK."
+        text = (
+            "the last line of its answer to LHLO is `Ok SESSIONID=…`, which reads as an extension named OK."
+        )
         found.surprise("EHLO or LHLO read exactly", text)
 
 
@@ -75,7 +79,9 @@ async def test_starttls_against_its_certificate(server: RealServer, found: Found
         return
     async with server.client(tls="starttls", tls_context=TRUST) as smtp:
         await send_plain(server, smtp)
-        words = ", ".join(f"`{word.upper()} {smtp.extensions[word]}".strip() + "`" for word in sorted(smtp.extensions))
+        words = ", ".join(
+            f"`{word.upper()} {smtp.extensions[word]}".strip() + "`" for word in sorted(smtp.extensions)
+        )
         if "SESSIONID=" not in words:
             found.offers("inside TLS", words)
     with pytest.raises(SMTPTLSError):  # nobody trusts this authority

@@ -12,7 +12,12 @@ from . import letters
 from .packages import NotToBeHad
 from .servers.sink import Sink
 
-REFUSED, NOT_SENT, UNKNOWN, ACCEPTED = Delivery.REFUSED, Delivery.NOT_SENT, Delivery.UNKNOWN, Delivery.ACCEPTED
+REFUSED, NOT_SENT, UNKNOWN, ACCEPTED = (
+    Delivery.REFUSED,
+    Delivery.NOT_SENT,
+    Delivery.UNKNOWN,
+    Delivery.ACCEPTED,
+)
 HARD, SOFT, HANGS_UP, SAYS_421 = "-f", "-r", "-q", "-Q"
 FAULTS: dict[tuple[str, ...], Delivery] = {
     (HARD, "CONNECT"): NOT_SENT,

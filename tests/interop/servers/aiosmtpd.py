@@ -37,7 +37,16 @@ class Aiosmtpd(RealServer):
 
     def launch(self) -> Process:
         numbers = (self.port, self.tls_port, LIMIT)
-        argv = [sys.executable, "-P", "-W", "ignore", str(PROGRAM), str(self.folder), *map(str, numbers), *self.arguments]
+        argv = [
+            sys.executable,
+            "-P",
+            "-W",
+            "ignore",
+            str(PROGRAM),
+            str(self.folder),
+            *map(str, numbers),
+            *self.arguments,
+        ]
         return Process(argv, self.folder, self.port, as_root=True)
 
     def kept(self) -> Iterable[Stored]:

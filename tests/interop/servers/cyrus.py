@@ -99,7 +99,16 @@ def add_sasl_user(server: RealServer, realm: str) -> None:
     """Write USER into the SASL database in a server's folder."""
     program = unpacked("sasl2-bin")
     done = subprocess.run(
-        [program.path("usr/sbin/saslpasswd2"), "-p", "-c", "-f", server.folder / "sasldb2", "-u", realm, USER],
+        [
+            program.path("usr/sbin/saslpasswd2"),
+            "-p",
+            "-c",
+            "-f",
+            server.folder / "sasldb2",
+            "-u",
+            realm,
+            USER,
+        ],
         input=PASSWORD.encode(),
         env=program.environment,
         capture_output=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
-from pathlib import Path
 from typing import ClassVar
 
 from ..packages import Software, debian
@@ -50,6 +49,11 @@ userdb {{
   driver = passwd-file
   args = username_format=%n {folder}/users
   default_fields = uid={uid} gid={gid} home={folder}/mail/%n
+}}
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
 }}
 service stats {{
   unix_listener stats-reader {{

@@ -108,7 +108,12 @@ class Exim(RealServer):
         for name in ("spool", "log"):
             (self.folder / name).mkdir()
         text = _SETTINGS.format(
-            folder=self.folder, port=self.port, tls_port=self.tls_port, limit=LIMIT, user=user(), group=group()
+            folder=self.folder,
+            port=self.port,
+            tls_port=self.tls_port,
+            limit=LIMIT,
+            user=user(),
+            group=group(),
         )
         (self.folder / "exim.conf").write_text(text)
         # A copy of its own has no set-user-id bit, and so keeps the privileges it is given.

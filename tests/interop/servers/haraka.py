@@ -24,9 +24,7 @@ class Haraka(RealServer):
     name = "Haraka"
     has_users = True
     refuses_senders = True
-    no_stream = (
-        "offers PIPELINING, and answers 503 and hangs up when the next message comes right behind the end of one."
-    )
+    no_stream = "offers PIPELINING, and answers 503 and hangs up when the next message comes right behind the end of one."
 
     def find(self) -> Software:
         return npm("Haraka", "3.3.4", _OVERRIDES)
@@ -39,7 +37,9 @@ class Haraka(RealServer):
         shutil.copy(PLUGIN, self.folder / "plugins/keep.js")
         shutil.copy(self.folder / "cert.pem", config / "tls_cert.pem")
         shutil.copy(self.folder / "key.pem", config / "tls_key.pem")
-        listen = f"listen=127.0.0.1:{self.port},127.0.0.1:{self.tls_port}\nsmtps_port={self.tls_port}\nnodes=0\n"
+        listen = (
+            f"listen=127.0.0.1:{self.port},127.0.0.1:{self.tls_port}\nsmtps_port={self.tls_port}\nnodes=0\n"
+        )
         files = {
             "smtp.ini": listen,
             "me": "haraka.test\n",

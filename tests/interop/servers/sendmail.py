@@ -115,8 +115,12 @@ class Sendmail(RealServer):
     def kept(self) -> Iterable[Stored]:
         for file in sorted(self.folder.glob("queue/qf*")):
             lines = file.read_text(errors="surrogateescape").split("\n")
-            recipients = tuple(match[1] for line in lines if (match := re.fullmatch(r"R[A-Z]*:<?([^>]*)>?", line)))
-            header = "\n".join(re.sub(r"^H\?[^?]*\?", "", line) for line in lines if line[:1] in ("H", "\t", " "))
+            recipients = tuple(
+                match[1] for line in lines if (match := re.fullmatch(r"R[A-Z]*:<?([^>]*)>?", line))
+            )
+            header = "\n".join(
+                re.sub(r"^H\?[^?]*\?", "", line) for line in lines if line[:1] in ("H", "\t", " ")
+            )
             body = file.with_name("df" + file.name[2:])
             octets = body.read_bytes() if body.exists() else b""
             yield from stored(header.encode(errors="surrogateescape") + b"\n\n" + octets, recipients)
