@@ -2,6 +2,7 @@
 #
 #   make demo     the main job: send a folder of messages through every client, account for each
 #   make test     the tests, on every event loop
+#   make interop  the client against real mail servers on loopback; docs/interop.md has the last run
 #   make check    linter, formatter, both type checkers, the layer rule
 #   make bench    this client beside others, about five minutes; QUICK=1 for a short look
 #
@@ -14,13 +15,16 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test interop check bench clean
 
 demo: $(READY)
 	$(RUN) -m aiosmtpclient demo examples/messages
 
 test: $(READY)
 	$(RUN) -m pytest -n auto --dist worksteal $(ARGS)
+
+interop: $(READY)
+	$(RUN) -m pytest -q -p no:xdist -p no:cacheprovider --timeout=120 tests/interop $(ARGS)
 
 check: $(READY)
 	$(RUN) -m ruff check .

@@ -30,9 +30,7 @@ def copies(server: RealServer, keys: Iterable[str]) -> Counter[str]:
     arrived: Counter[str] = Counter()
     for one in server.stored(*keys):
         arrived[one.key] += 1
-        assert one.content == letters.on_the_wire(letters.plain(one.key)), (
-            "it arrived, and is not what was sent"
-        )
+        assert one.content == letters.on_the_wire(letters.plain(one.key)), "it arrived changed"
     return arrived
 
 

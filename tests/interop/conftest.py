@@ -91,5 +91,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
         terminalreporter.write_line(f"docs/interop.md {'is rewritten' if changed else 'says the same'}")
     else:
         terminalreporter.write_line(
-            "docs/interop.md is left as it is: not everybody took part, or not all is well"
+            "docs/interop.md is left as it is: somebody is missing, or not all is well"
         )

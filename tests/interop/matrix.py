@@ -36,6 +36,7 @@ FEATURES = (
     "SIZE exceeded, found by the server",
     "DSN parameters",
     "the defaults",
+    "110 messages on one connection",
     *(f'`pipelining="{one}"`, `chunking="{two}"`' for one in MODES for two in CHUNKS),
     "BDAT proven, before and after AUTH",
     "300 messages through a pool of 5",

@@ -14,6 +14,8 @@ from .servers import RealServer
 from .servers.real import PASSWORD, USER
 
 COUNT = 12
+LONG = 110
+ON_ONE = f"{LONG} messages on one connection"
 TRIED = "BDAT proven, before and after AUTH"
 
 
@@ -33,6 +35,27 @@ async def test_the_defaults_upset_nobody(server: RealServer, found: Found) -> No
     assert {outcome.attempts for outcome in outcomes} == {1}
     assert len({outcome.connection for outcome in outcomes}) == 1, "the connection was lost on the way"
     found("the defaults", "yes")
+
+
+async def test_many_messages_on_one_connection(server: RealServer, found: Found) -> None:
+    sent = accounts.envelopes("long", LONG)
+    async with server.client(timeout=60) as smtp:
+        outcomes = [outcome async for outcome in smtp.send_messages(sent.values())]
+    account = accounts.account_of(sent, outcomes)
+    accounts.check(server, account)
+    accepted = list(account.values()).count(Delivery.ACCEPTED)
+    found(ON_ONE, "yes" if accepted == LONG else str(accepted))
+    if accepted == LONG:
+        return
+    assert set(account.values()) == {Delivery.ACCEPTED, Delivery.REFUSED}
+    refusals = [outcome for outcome in outcomes if outcome.error is not None]
+    assert all(outcome.temporary for outcome in refusals)
+    code = refusals[0].outcomes[0].reply.code
+    text = (
+        f"takes {accepted} messages on a connection, and answers {code} to the next ones: all of them are "
+        "refused for now. A pool with `max_messages` does not come so far."
+    )
+    found.surprise(ON_ONE, text)
 
 
 @pytest.mark.parametrize("chunking", CHUNKS)
@@ -58,16 +81,11 @@ async def test_the_trial_of_bdat(server: RealServer, found: Found) -> None:
     verdicts = [await verdict(server, logged_in=False)]
     if server.has_users:
         verdicts.append(await verdict(server, logged_in=True))
-    words = {True: "yes", False: "no", None: "–"}
     assert tuple(verdicts) == server.proves[: len(verdicts)]
-    found(
-        TRIED, ", ".join(words[one] for one in verdicts) if any(one is not None for one in verdicts) else "–"
-    )
+    words = [{True: "yes", False: "no", None: "–"}[one] for one in verdicts]
+    found(TRIED, "–" if set(words) == {"–"} else ", ".join(words))
     if False in verdicts:
-        text = (
-            "before AUTH it refuses BDAT and runs the chunk as commands; the trial sees it, and DATA is used."
-        )
-        found.surprise(TRIED, text)
+        found.surprise(TRIED, "refuses BDAT before AUTH, and runs the chunk as commands: the trial shows it.")
 
 
 async def verdict(server: RealServer, *, logged_in: bool) -> bool | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..packages import unpacked
-from ..processes import GID, UID
+from interop.packages import unpacked
+from interop.processes import GID, UID
 
 
 def with_accounts(folder: Path, *names: str, uid: int = UID, gid: int = GID) -> dict[str, str]:

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from ..letters import LIMIT
-from ..packages import NotToBeHad, Software
-from ..processes import Process, free_port
-from ..stored import Stored, in_envelopes
+from interop.letters import LIMIT
+from interop.packages import NotToBeHad, Software
+from interop.processes import Process, free_port
+from interop.stored import Stored, in_envelopes
+
 from .real import RealServer
 
 PROGRAM = Path(__file__).with_name("store.py")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterable
 
-from ..packages import NotToBeHad, Software, unpacked
-from ..processes import Process, give_away
-from ..stored import Stored, stored
+from interop.packages import NotToBeHad, Software, unpacked
+from interop.processes import Process, give_away
+from interop.stored import Stored, stored
+
 from .accounts import with_accounts
 from .real import PASSWORD, USER, RealServer
 

@@ -6,9 +6,10 @@ import base64
 from collections.abc import Iterable
 from typing import ClassVar
 
-from ..packages import Software, debian
-from ..processes import GID, UID, Process, as_if_installed, free_port, give_away, group, user
-from ..stored import Stored, in_maildir
+from interop.packages import Software, debian
+from interop.processes import GID, UID, Process, as_if_installed, free_port, give_away, group, user
+from interop.stored import Stored, in_maildir
+
 from .aiosmtpd import Behind
 from .real import PASSWORD, USER, RealServer
 
@@ -201,8 +202,8 @@ class DovecotSubmission(_Dovecot):
     must_log_in = True
     refuses_senders = True
     no_stream = (
-        "offers PIPELINING, and dies of an assertion when the next message comes right behind the end of one, "
-        "after it relayed the first."
+        "offers PIPELINING, and dies of an assertion when the next message comes right behind the end "
+        "of one; the first is relayed by then."
     )
     proves = (False, True)
 

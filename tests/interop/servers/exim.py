@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..letters import LIMIT
-from ..packages import Software, debian, unpacked
-from ..processes import Process, free_port, give_away, group, user
-from ..stored import Stored, stored
+from interop.letters import LIMIT
+from interop.packages import Software, debian, unpacked
+from interop.processes import Process, free_port, give_away, group, user
+from interop.stored import Stored, stored
+
 from .accounts import with_accounts
 from .real import RealServer
 
@@ -142,7 +143,7 @@ def _spooled(file: Path) -> tuple[tuple[str, ...], Iterator[bytes]]:
 
 
 def _header(octets: bytes) -> Iterator[bytes]:
-    """Each field is kept as its length, a letter that says what it is ("*": taken out), a blank, the field."""
+    """Each field is kept as its length, a letter ("*": it was taken out), a blank, the field."""
     while match := re.match(rb"(\d+)(.) ", octets):
         end = match.end() + int(match[1])
         if match[2] != b"*":

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..letters import LIMIT
-from ..packages import Software, npm
-from ..processes import Process, free_port, give_away
-from ..stored import Stored, in_envelopes
+from interop.letters import LIMIT
+from interop.packages import Software, npm
+from interop.processes import Process, free_port, give_away
+from interop.stored import Stored, in_envelopes
+
 from .real import PASSWORD, USER, RealServer
 
 PLUGIN = Path(__file__).with_name("haraka_keep.js")
@@ -24,7 +25,10 @@ class Haraka(RealServer):
     name = "Haraka"
     has_users = True
     refuses_senders = True
-    no_stream = "offers PIPELINING, and answers 503 and hangs up when the next message comes right behind the end of one."
+    no_stream = (
+        "offers PIPELINING, and answers 503 and hangs up when the next message comes right behind the "
+        "end of one."
+    )
 
     def find(self) -> Software:
         return npm("Haraka", "3.3.4", _OVERRIDES)

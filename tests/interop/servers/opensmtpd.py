@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ..letters import LIMIT
-from ..packages import Software, unpacked
-from ..processes import Process, as_if_installed, free_port
-from ..stored import Stored, stored
+from interop.letters import LIMIT
+from interop.packages import Software, unpacked
+from interop.processes import Process, as_if_installed, free_port
+from interop.stored import Stored, stored
+
 from .accounts import with_accounts
 from .real import RealServer
 

@@ -9,10 +9,11 @@ import pwd
 import shutil
 from collections.abc import Callable, Iterable
 
-from ..letters import LIMIT
-from ..packages import NotToBeHad, Software, debian
-from ..processes import GID, UID, Process, as_if_installed, free_port, need_root
-from ..stored import Stored, in_maildir
+from interop.letters import LIMIT
+from interop.packages import NotToBeHad, Software, debian
+from interop.processes import GID, UID, Process, as_if_installed, free_port, need_root
+from interop.stored import Stored, in_maildir
+
 from .dovecot import LoginService
 from .real import RealServer
 

@@ -11,10 +11,9 @@ from typing import Any, ClassVar
 
 from aiosmtpclient import AsyncLMTP, AsyncSMTP
 from aiosmtpclient.testing import CertificateAuthority
-
-from ..packages import Software
-from ..processes import Process, free_port
-from ..stored import Stored
+from interop.packages import Software
+from interop.processes import Process, free_port
+from interop.stored import Stored
 
 USER, PASSWORD = "user", "pass"
 PATIENCE = 60.0

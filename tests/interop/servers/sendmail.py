@@ -7,10 +7,11 @@ import re
 import subprocess
 from collections.abc import Iterable
 
-from ..letters import LIMIT
-from ..packages import Software, unpacked
-from ..processes import Process, give_away, need_root, user
-from ..stored import Stored, stored
+from interop.letters import LIMIT
+from interop.packages import Software, unpacked
+from interop.processes import Process, give_away, need_root, user
+from interop.stored import Stored, stored
+
 from .cyrus import add_sasl_user
 from .real import RealServer
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..packages import Software, debian
-from ..processes import Process, give_away
-from ..stored import Stored, stored
+from interop.packages import Software, debian
+from interop.processes import Process, give_away
+from interop.stored import Stored, stored
+
 from .real import RealServer
 
 _RECIPIENT = re.compile(rb"^X-Rcpt-Args: <([^>]*)>", re.MULTILINE)

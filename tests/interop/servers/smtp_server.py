@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..letters import LIMIT
-from ..packages import Software, npm
-from ..processes import Process, free_port, give_away
-from ..stored import Stored, in_envelopes
+from interop.letters import LIMIT
+from interop.packages import Software, npm
+from interop.processes import Process, free_port, give_away
+from interop.stored import Stored, in_envelopes
+
 from .real import RealServer
 
 PROGRAM = Path(__file__).with_name("smtp_server.js")
