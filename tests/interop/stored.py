@@ -38,11 +38,23 @@ def stored(octets: bytes, recipients: tuple[str, ...] = ()) -> Iterator[Stored]:
         yield Stored(content[len(MARK) : content.index(b"\n")].decode(), content, recipients)
 
 
-def in_maildir(folder: Path, whose: str = "") -> Iterator[Stored]:
-    """The messages of a maildir."""
+def in_maildir(folder: Path, whose: str = "", taken_as: re.Pattern[bytes] | None = None) -> Iterator[Stored]:
+    """The messages of a maildir.
+
+    Args:
+        folder: the maildir.
+        whose: for whom it is, if the messages do not say so.
+        taken_as: finds what the server called a message; what it delivered twice counts once.
+    """
+    seen = set()
     for file in sorted(folder.glob("new/*")) + sorted(folder.glob("cur/*")):
         octets = file.read_bytes()
         named = re.search(rb"^Delivered-To: (\S+)$", octets, re.MULTILINE)
+        if taken_as is not None and (called := taken_as.search(octets)) is not None:
+            again = (called[1], named and named[1])
+            if again in seen:
+                continue
+            seen.add(again)
         yield from stored(octets, (named[1].decode(),) if named is not None else (whose,))
 
 

@@ -6,8 +6,10 @@ import contextlib
 import grp
 import os
 import pwd
+import re
 import shutil
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from interop.letters import LIMIT
 from interop.packages import NotToBeHad, Software, debian
@@ -59,6 +61,9 @@ smtputf8_enable = yes
 message_size_limit = {limit}
 mailbox_size_limit = 0
 in_flow_delay = 0
+queue_run_delay = 1s
+minimal_backoff_time = 1s
+maximal_backoff_time = 1s
 smtpd_tls_security_level = may
 smtpd_tls_cert_file = {folder}/cert.pem
 smtpd_tls_key_file = {folder}/key.pem
@@ -155,10 +160,18 @@ class Postfix(RealServer):
 
     def busy(self) -> bool:
         folders = (self.folder / "queue" / name for name in ("maildrop", "incoming", "active", "deferred"))
-        return any(path.is_file() for folder in folders for path in folder.rglob("*"))
+        return any(_complete(path) for folder in folders for path in folder.rglob("*"))
 
     def kept(self) -> Iterable[Stored]:
-        return in_maildir(self.folder / "mail/box")
+        # Killed behind a delivery it delivers once more: one queue file, and so one message taken.
+        return in_maildir(self.folder / "mail/box", taken_as=re.compile(rb"\tid ([0-9A-F]+)\b"))
+
+
+def _complete(path: Path) -> bool:
+    """A queue file that may be executed is a whole message; any other was never accepted."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.is_file() and bool(path.stat().st_mode & 0o100)
+    return False
 
 
 def _first(look_up: Callable[[str], object], *names: str) -> str:
