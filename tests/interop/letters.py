@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
@@ -55,18 +56,21 @@ def on_the_wire(content: bytes) -> bytes:
     return content if content.endswith(b"\n") else content + b"\n"
 
 
-def attachment(name: str, octets: int = 10 * 1024 * 1024) -> EmailMessage:
-    """A message object with this much attached."""
-    message = _object(name)
+@functools.cache
+def _attachment(octets: int) -> tuple[EmailMessage, bytes]:
+    message = _object("@")
     message.set_content("See below.\n")
-    message.add_attachment(
-        bytes(range(256)) * (octets // 256),
-        maintype="application",
-        subtype="octet-stream",
-        filename="data.bin",
-    )
+    data = bytes(range(256)) * (octets // 256)
+    message.add_attachment(data, maintype="application", subtype="octet-stream", filename="data.bin")
     message.set_boundary("a-boundary-that-is-written-twice-the-same")
-    return message
+    return message, message.as_bytes()
+
+
+def attachment(name: str, octets: int = 10 * 1024 * 1024) -> tuple[EmailMessage, bytes]:
+    """A message object with this much attached, and its octets as the standard library writes them."""
+    message, written = _attachment(octets)  # making it takes a second
+    message.replace_header("X-Interop", name)
+    return message, written.replace(b"X-Interop: @", MARK + name.encode(), 1)
 
 
 def international(name: str, recipient: str) -> EmailMessage:
@@ -84,7 +88,7 @@ def _object(name: str, recipient: str = RECIPIENT) -> EmailMessage:
     message["To"] = recipient
     message["Subject"] = "interop"
     message["Date"] = "Thu, 01 Jan 2026 00:00:00 +0000"
-    message["Message-ID"] = f"<{name}@interop.test>"
+    message["Message-ID"] = f"<{name.strip('@') or 'an-attachment'}@interop.test>"
     return message
 
 

@@ -103,10 +103,10 @@ async def test_a_domain_in_another_script(server: RealServer, found: Found) -> N
 
 async def test_ten_mebibytes_attached(server: RealServer, found: Found) -> None:
     name = letters.key("attachment")
-    message = letters.attachment(name)
+    message, written = letters.attachment(name)
     async with server.client() as smtp:
         await smtp.send_message(message)
-    assert same(server, arrived(server, name), message.as_bytes())
+    assert same(server, arrived(server, name), written)
     found("10 MiB attached", "the same")
 
 
