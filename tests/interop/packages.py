@@ -7,7 +7,7 @@ Rules of this room:
   installed itself is used as it is, with other settings in another place.
 * What cannot be had is `NotToBeHad`, with the reason in words that go into the report.
 * What was fetched is kept for the next run, in a folder that a server without privileges can
-  reach too. `INTEROP_CACHE` names another one.
+  reach too. `INTEROP_CACHE` names another one, and `INTEROP_UNPACKED` lets what is installed alone.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def debian(*packages: str, program: str) -> Software:
         packages: their names; the first one's version counts.
         program: the file without "/" in front that is there if they are installed.
     """
-    if Path("/", program).exists():
+    if Path("/", program).exists() and not os.environ.get("INTEROP_UNPACKED"):
         version = _run("dpkg-query", "-W", "-f", "${Version}", packages[0], may_fail=True)
         return Software(Path("/"), _upstream(version) if version else "of this machine")
     return unpacked(*packages)

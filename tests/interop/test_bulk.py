@@ -66,6 +66,8 @@ async def test_killed_in_the_middle_and_resumed(server: RealServer, found: Found
         for number, envelope in enumerate(sent.values()):
             if number == count - late:
                 await killed.wait()
+                while smtp.is_connected:  # what leaves before that is seen is unknown
+                    await asyncio.sleep(0)
             yield envelope
 
     async with server.client(pipelining=pipelining, timeout=60) as smtp, asyncio.TaskGroup() as tasks:
@@ -77,7 +79,7 @@ async def test_killed_in_the_middle_and_resumed(server: RealServer, found: Found
     assert list(account.values()).count(Delivery.ACCEPTED) >= enough
     await asyncio.to_thread(server.start)
     again = {name: sent[name] for name, delivery in account.items() if delivery is Delivery.NOT_SENT}
-    assert again  # in a stream the first of the late ones may have been written before the end was seen
+    assert len(again) >= late
     async with server.client(timeout=60) as smtp:
         resumed = [outcome async for outcome in smtp.send_messages(again.values())]
     account |= accounts.account_of(again, resumed)
