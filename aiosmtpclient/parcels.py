@@ -243,29 +243,32 @@ async def account(
             raise
 
     try:
-        parcel = Parcel.of(message)
+        try:
+            parcel = Parcel.of(message)
+            if journal is not None:
+                parcel.before = begin
+            result = await send(parcel)
+        except BaseException as error:
+            failure = error
+        delivery = Delivery.NOT_SENT
+        if parcel is not None:
+            delivery = parcel.ledger.delivery if result is None else Delivery.ACCEPTED
+        outcome = Outcome(
+            index,
+            message,
+            delivery,
+            result,
+            failure,
+            parcel.attempts if parcel is not None else 0,
+            parcel.ledger.carrier if parcel is not None else None,
+        )
         if journal is not None:
-            parcel.before = begin
-        result = await send(parcel)
-    except BaseException as error:
-        failure = error
-    delivery = Delivery.NOT_SENT
-    if parcel is not None:
-        delivery = parcel.ledger.delivery if result is None else Delivery.ACCEPTED
-    outcome = Outcome(
-        index,
-        message,
-        delivery,
-        result,
-        failure,
-        parcel.attempts if parcel is not None else 0,
-        parcel.ledger.carrier if parcel is not None else None,
-    )
-    if journal is not None:
-        journal.end(outcome)
-    if failure is not None and (failure is unwritten or not isinstance(failure, Exception)):
-        raise failure
-    return outcome
+            journal.end(outcome)
+        if failure is not None and (failure is unwritten or not isinstance(failure, Exception)):
+            raise failure
+        return outcome
+    finally:
+        failure = unwritten = None  # its traceback has this frame: no cycle
 
 
 def _is_binary(envelope: Envelope) -> bool:

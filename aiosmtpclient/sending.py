@@ -98,23 +98,12 @@ class Sending(Mailing, Verbs):
             )
             if parcel.binary and not (transaction.chunked and "binarymime" in extensions):
                 raise SMTPNotSupportedError(_why_not_binary(self._chunking))
-            if parcel.before is not None:
-                await parcel.before()
-                connection.protocol.check()  # it may have gone in the meantime
-                transaction.unsettled = session.unsettled
-            parcel.attempts += 1
-            ledger.carrier = connection.serial
-            lent = lease if transaction.shared else None
-            try:
-                if isinstance(prepared.content, InMemory):
-                    await connection.run(deliver(transaction), home=_READY, lease=lent)
-                else:
-                    async with opened(prepared.content) as content:
-                        prepared.content = content
-                        await connection.run(deliver(transaction), home=_READY, lease=lent)
-            finally:
-                if transaction.unchunkable:
-                    self._note_verdict(connection, False)
+            if isinstance(prepared.content, InMemory):
+                await self._deliver(transaction, parcel, connection, lease)
+            else:
+                async with opened(prepared.content) as content:
+                    prepared.content = content
+                    await self._deliver(transaction, parcel, connection, lease)
         except BaseException as error:
             ledger.stamp(error)
             raise
@@ -122,6 +111,23 @@ class Sending(Mailing, Verbs):
             if lease is not None:
                 lease.give_back()
         return SendResult(ledger, parcel.envelope)
+
+    async def _deliver(
+        self, transaction: Transaction, parcel: Parcel, connection: Connection, lease: Lease
+    ) -> None:
+        """Everything is ready: the next octet is the first."""
+        if parcel.before is not None:
+            await parcel.before()
+            connection.protocol.check()  # it may have gone in the meantime
+            transaction.unsettled = connection.session.unsettled
+        parcel.attempts += 1
+        parcel.ledger.carrier = connection.serial
+        lent = lease if transaction.shared else None
+        try:
+            await connection.run(deliver(transaction), home=_READY, lease=lent)
+        finally:
+            if transaction.unchunkable:
+                self._note_verdict(connection, False)
 
     # -- BDAT or DATA ------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from aiosmtpclient import addresses, opening
+from aiosmtpclient.client import Options
 from aiosmtpclient.commands import hello
 from aiosmtpclient.connection import Connection
 from aiosmtpclient.dialling import Endpoint, TLSSettings
@@ -36,15 +37,14 @@ from .options import (
     add_command,
     add_connection_options,
     add_login_options,
+    client_options,
     context_of,
     in_options,
-    password_of,
     place,
     timeouts_of,
 )
 from .printing import Transcript, complain, say, trace_back
 from .trials import (
-    Login,
     Streamed,
     bdat_line,
     client_for,
@@ -69,7 +69,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add the command."""
     parser = add_command(commands, "check", run, help="show what a server offers", description=_DESCRIPTION)
     parser.add_argument(
-        "server", metavar="HOST[:PORT]", help="name, address, or the path of a Unix socket; port 25 if none"
+        "host", metavar="HOST[:PORT]", help="name, address, or the path of a Unix socket; port 25 if none"
     )
     group = parser.add_argument_group("trials")
     group.add_argument("--stream", action="store_true", help="send three messages to --to in a stream")
@@ -77,6 +77,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     group.add_argument("--from", dest="sender", metavar="ADDRESS", help="who sends them; left out, --to")
     add_login_options(parser)
     add_connection_options(parser)
+    parser.set_defaults(pipelining="stream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,9 @@ def run(arguments: argparse.Namespace) -> Exit:
     """Carry the command out; returns what to exit with."""
     transcript = Transcript()
     try:
-        settings = settings_of(arguments, transcript if arguments.trace else None)
-        login = _login_of(arguments)
-        findings = asyncio.run(_find_out(settings, login, arguments))
+        trace = transcript if arguments.trace else None
+        settings = settings_of(arguments, trace)
+        findings = asyncio.run(_find_out(settings, _options_of(arguments, trace), arguments))
     except ValueError as error:
         raise Failure(str(error), Exit.USAGE) from error
     finally:
@@ -135,27 +136,27 @@ def run(arguments: argparse.Namespace) -> Exit:
     return exit_of(findings.problem)
 
 
-def _login_of(arguments: argparse.Namespace) -> Login:
-    """Who logs in for the trials, and whether the arguments go together."""
+def _options_of(arguments: argparse.Namespace, trace: Trace | None) -> Options:
+    """What the trials take besides, and whether the arguments go together."""
     if arguments.stream != bool(arguments.to):
         raise Failure("--stream needs --to ADDRESS, and --to needs --stream", Exit.USAGE)
     if arguments.stream:
         addresses.recipient(arguments.to)
         addresses.sender(arguments.sender or arguments.to)
-    return Login(arguments.user or "", password_of(arguments), arguments.allow_cleartext_auth)
+    return client_options(arguments, trace)
 
 
-async def _find_out(settings: Settings, login: Login, arguments: argparse.Namespace) -> Findings:
+async def _find_out(settings: Settings, options: Options, arguments: argparse.Namespace) -> Findings:
     """Look, then try what may be tried."""
+    client_for(settings, options)  # complains before anything is connected to
     findings = await look_at(settings)
     if findings.problem is not None:
         return findings
     if "chunking" in findings.offered:
-        findings = replace(findings, bdat=await prove_bdat(settings, login))
+        findings = replace(findings, bdat=await prove_bdat(client_for(settings, options)))
     if arguments.stream:
-        streamed = await try_stream(
-            client_for(settings, login), arguments.sender or arguments.to, arguments.to
-        )
+        sender = arguments.sender or arguments.to
+        streamed = await try_stream(client_for(settings, options), sender, arguments.to)
         findings = replace(findings, streamed=streamed)
     return findings
 
@@ -174,7 +175,7 @@ def settings_of(arguments: argparse.Namespace, trace: Trace | None) -> Settings:
         ValueError: an argument makes no sense.
         SMTPConnectError: the port is no number.
     """
-    host, port = place(arguments.server)
+    host, port = place(arguments.host)
     host, port = opening.split_port(host, port)
     if arguments.local_hostname is not None:
         hello("EHLO", arguments.local_hostname)

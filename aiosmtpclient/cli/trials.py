@@ -10,6 +10,7 @@ Rules of this room:
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,15 +18,11 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 
-from aiosmtpclient import opening
 from aiosmtpclient.chunking import prove
 from aiosmtpclient.client import AsyncLMTP, AsyncSMTP, Options
 from aiosmtpclient.delivery import Outcome
-from aiosmtpclient.dialogues import command
 from aiosmtpclient.errors import Delivery, SMTPException
 from aiosmtpclient.opening import Settings
-from aiosmtpclient.sasl import Credentials
-from aiosmtpclient.secret import Secret
 
 MESSAGES = 3
 """How many one right behind the other show whether a server takes a stream."""
@@ -46,49 +43,30 @@ class Streamed:
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
-    """Who logs in for the trials; nobody with an empty name."""
-
-    user: str = ""
-    password: Secret | None = None
-    allow_cleartext: bool = False
-
-    @property
-    def options(self) -> Options:
-        """Arguments of a client."""
-        if not self.user:
-            return {}
-        return {
-            "username": self.user,
-            "password": self.password,
-            "allow_cleartext_auth": self.allow_cleartext,
-        }
-
-
-async def prove_bdat(settings: Settings, login: Login) -> bool | None:
+async def prove_bdat(client: AsyncSMTP) -> bool | None:
     """Find out whether BDAT may be used: None if it is not offered, or the server ended the session.
+
+    Args:
+        client: not connected.
 
     Raises:
         SMTPException: it did not come to the trial.
     """
-    if login.user and login.password is not None:
-        credentials = Credentials(login.user, login.password)
-        settings = settings._replace(credentials=credentials, allow_cleartext_auth=login.allow_cleartext)
-    connection, _ = await opening.dial(settings)
+    await client.connect()
     try:
-        await opening.make_ready(connection, settings)
-        if not connection.session.extensions.chunking:
+        if not client.extensions.chunking:
             return None
+        connection = client._connected()
         try:
             verdict = await connection.run(prove())
             if verdict:  # whoever ran the chunk as commands owes more replies than this
-                await connection.run(command(b"NOOP\r\n", "NOOP"))
+                await client.noop()
         except SMTPException:
             verdict = False
         return verdict
     finally:
-        await opening.farewell(connection)
+        with contextlib.suppress(SMTPException):
+            await client.quit()
 
 
 async def try_stream(client: AsyncSMTP, sender: str, recipient: str) -> Streamed:
@@ -131,27 +109,29 @@ def _messages(sender: str, recipient: str) -> Iterator[EmailMessage]:
         yield message
 
 
-def client_for(settings: Settings, login: Login) -> AsyncSMTP:
-    """A client for the trials, that streams.
+def client_for(settings: Settings, options: Options) -> AsyncSMTP:
+    """A client for the trials.
+
+    Args:
+        settings: how the server was looked at.
+        options: what was asked for besides, logins among them.
 
     Raises:
         ValueError: an argument makes no sense.
     """
     endpoint = settings.endpoint
     kind: type[AsyncSMTP] = AsyncLMTP if settings.lmtp else AsyncSMTP
-    options: Options = {
+    reach: Options = {
         "tls": settings.policy,
         "tls_context": settings.security.context,
         "server_hostname": settings.security.server_hostname,
-        "pipelining": "stream",
-        "trace": settings.trace,
     }
     return kind(
         endpoint.host,
         endpoint.port,
         settings.local_hostname,
         timeout=settings.timeouts,
-        **(options | login.options),
+        **(options | reach),
     )
 
 
