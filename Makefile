@@ -4,6 +4,7 @@
 #                 then in bulk, with a kill on the way
 #   make test     the tests, on every event loop
 #   make torture  every fault at every place, one line of figures a sweep; takes a while
+#   make interop  the client against real mail servers on loopback; docs/interop.md has the last run
 #   make check    linter, formatter, both type checkers, the layer rule
 #   make bench    this client beside others, about eight minutes; QUICK=1 for a short look
 #   make soak     200,000 messages through a pool, and what that does to memory
@@ -18,7 +19,7 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test torture check bench soak ledger clean
+.PHONY: demo test torture interop check bench soak ledger clean
 
 demo: $(READY)
 	$(RUN) -m aiosmtpclient demo examples/messages
@@ -28,6 +29,9 @@ test: $(READY)
 
 torture: $(READY)
 	TORTURE=1 $(RUN) -m pytest -q -n auto --dist worksteal tests/sweeps $(ARGS)
+
+interop: $(READY)
+	$(RUN) -m pytest -q -p no:xdist -p no:cacheprovider --timeout=120 tests/interop $(ARGS)
 
 check: $(READY)
 	$(RUN) -m ruff check .

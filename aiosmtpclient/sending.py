@@ -33,7 +33,7 @@ from .connection import Connection
 from .content import InMemory
 from .delivery import SendResult
 from .envelopes import Transaction
-from .errors import SMTPException, SMTPNotSupportedError, SMTPProtocolError
+from .errors import SMTPException, SMTPNotSupportedError, SMTPProtocolError, SMTPServerDisconnected
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
 from .opening import Settings
@@ -59,6 +59,8 @@ class Sending(Mailing, Verbs):
     def __init__(self, settings: Settings, pipelining: Pipelining, chunking: Chunking) -> None:
         self._pipelining: Pipelining = pipelining
         self._chunking: Chunking = chunking
+        # No new connection could be made: the rest of a run does not wait for that again.
+        self._unreachable = False
         super().__init__(settings)
 
     # -- one message ------------------------------------------------------------------------
@@ -70,6 +72,8 @@ class Sending(Mailing, Verbs):
         try:
             lease = await self._take_turn()
             parcel.check()
+            if parcel.of_many and self._unreachable:
+                raise SMTPServerDisconnected("not connected: no new connection could be made")
             stream = self._pipelining == "stream"
             trial = parcel.of_many or stream or parcel.binary
             connection = self._at_hand(trial) or await self._ready(trial)
@@ -180,6 +184,7 @@ class Sending(Mailing, Verbs):
     # -- many --------------------------------------------------------------------------
 
     def _run(self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool) -> Run:
+        self._unreachable = False
         if self._pipelining == "stream":
             return in_window(messages, carry, WINDOW, ordered=ordered)
         return one_by_one(messages, carry)
