@@ -37,8 +37,10 @@ from .errors import (
 from .extensions import Extensions
 from .message import Envelope
 from .once import send
+from .parameters import DeliverBy, MailOptions
 from .pool import PoolStats, SMTPPool
 from .rates import RateLimit
+from .recipients import Recipient
 from .replies import EnhancedCode, Reply
 from .retrying import Retries
 from .runner import run_sync
@@ -58,14 +60,17 @@ __all__ = [
     "SMTP_SSL_PORT",
     "AsyncLMTP",
     "AsyncSMTP",
+    "DeliverBy",
     "Delivery",
     "EnhancedCode",
     "Envelope",
     "Extensions",
     "Journal",
+    "MailOptions",
     "Outcome",
     "PoolStats",
     "RateLimit",
+    "Recipient",
     "RecipientOutcome",
     "Reply",
     "Retries",

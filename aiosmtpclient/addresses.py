@@ -99,14 +99,23 @@ class Recipients:
         texts: exactly the strings the caller gave.
         paths: what stands between the angle brackets on the wire.
         international: the first of them that needs SMTPUTF8 (RFC 6531), empty if none does.
+        special: some of the strings are more than strings, and may have something to say.
     """
 
-    __slots__ = ("international", "paths", "texts")
+    __slots__ = ("international", "paths", "special", "texts")
 
-    def __init__(self, texts: Sequence[str], paths: Sequence[bytes], international: str = "") -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        paths: Sequence[bytes],
+        international: str = "",
+        *,
+        special: bool = False,
+    ) -> None:
         self.texts = texts
         self.paths = paths
         self.international = international
+        self.special = special
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Recipients:
@@ -123,7 +132,14 @@ class Recipients:
                 return cls(texts, joined.encode().split(b"\n"))
         addresses = [recipient(text) for text in texts]
         international = next((address.text for address in addresses if address.needs_smtputf8), "")
-        return cls(texts, [address.path for address in addresses], international)
+        special = any(type(text) is not str for text in texts)
+        return cls(texts, [address.path for address in addresses], international, special=special)
+
+    def some(self, positions: Sequence[int]) -> Recipients:
+        """Those at these positions."""
+        texts = [self.texts[position] for position in positions]
+        paths = [self.paths[position] for position in positions]
+        return Recipients(texts, paths, self.international, special=self.special)
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -53,6 +53,7 @@ class Connection:
         helo: what was said to HELO, if anything.
         esmtp: the newest hello was EHLO or LHLO, so parameters may be sent.
         destination: what its server is remembered by; empty for a socket that was given.
+        most_recipients: how many recipients its server took at a time, if it refused more; None so far.
         chunking: BDAT may be used towards this server, or not; None if nobody tried.
         recipients: those of an envelope that was opened by hand, with RCPT's reply 2yz; None if
             commands of the caller's own may have changed it.
@@ -70,6 +71,7 @@ class Connection:
         self.security = security
         self.destination = ""
         self.chunking: bool | None = None
+        self.most_recipients: int | None = None
 
     @classmethod
     async def open(

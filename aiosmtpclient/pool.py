@@ -213,6 +213,9 @@ class SMTPPool(Mailing):
             except Exception as error:
                 failure = error
             finally:
+                if parcel.further:  # transactions are what a server counts (MAILMAX, RFC 9422)
+                    slot.messages += parcel.further
+                    parcel.further = 0
                 self._give_back(slot, failure)
             course = course or Course(self._retries, unknown=self._retry_unknown)
             ledger = parcel.ledger

@@ -24,7 +24,7 @@ from dataclasses import replace
 from email.message import Message
 from smtplib import LMTP_PORT, SMTP_SSL_PORT
 from types import TracebackType
-from typing import ClassVar, Literal, Self, TypeAlias, TypeVar, cast
+from typing import ClassVar, Literal, Self, TypeAlias, TypeVar, Unpack, cast
 
 from . import commands, debug, opening, runner, tls
 from .attributes import Attributes
@@ -33,6 +33,7 @@ from .client import DEFAULT_TIMEOUTS
 from .delivery import SendResult
 from .errors import SMTPConnectError
 from .message import Body
+from .parameters import MailOptions
 from .replies import Reply
 from .runner import run_sync
 from .timeouts import Timeouts
@@ -376,6 +377,7 @@ class SMTP(Attributes):
         rcpt_options: Iterable[str] = (),
         *,
         all_or_nothing: bool = False,
+        **options: Unpack[MailOptions],
     ) -> SendResult:
         """Send one message to the recipients that the server accepts.
 
@@ -391,6 +393,7 @@ class SMTP(Attributes):
                 mail_options,
                 rcpt_options,
                 all_or_nothing=all_or_nothing,
+                **options,
             )
         )
         result.envelope = replace(result.envelope, content=msg)
@@ -405,6 +408,7 @@ class SMTP(Attributes):
         rcpt_options: Iterable[str] = (),
         *,
         all_or_nothing: bool = False,
+        **options: Unpack[MailOptions],
     ) -> SendResult:
         """Send a message object, with the envelope taken from its headers where none is given.
 
@@ -414,7 +418,13 @@ class SMTP(Attributes):
             to_addrs = tuple(to_addrs)
         return self._run(
             self._desk.send_message(
-                msg, from_addr, to_addrs, mail_options, rcpt_options, all_or_nothing=all_or_nothing
+                msg,
+                from_addr,
+                to_addrs,
+                mail_options,
+                rcpt_options,
+                all_or_nothing=all_or_nothing,
+                **options,
             )
         )
 
