@@ -37,6 +37,7 @@ from .errors import (
 from .extensions import Extensions
 from .message import Envelope
 from .once import send
+from .origin import ProxyHeader
 from .parameters import DeliverBy, MailOptions
 from .pool import PoolStats, SMTPPool
 from .rates import RateLimit
@@ -69,6 +70,7 @@ __all__ = [
     "MailOptions",
     "Outcome",
     "PoolStats",
+    "ProxyHeader",
     "RateLimit",
     "Recipient",
     "RecipientOutcome",

@@ -26,6 +26,7 @@ from . import commands, dialogues, opening
 from .connection import Connection
 from .errors import SMTPServerDisconnected
 from .opening import Plan
+from .origin import ProxyHeader
 from .replies import Reply
 from .sasl import Credentials
 from .secret import Secret
@@ -65,6 +66,7 @@ class Options(TypedDict, total=False):
     chunking: Chunking
     allow_cleartext_auth: bool
     trace: Trace | None
+    proxy_header: ProxyHeader | None
 
 
 def sealed(options: Options) -> Options:
@@ -107,6 +109,8 @@ class AsyncSMTP(Sending):
             or with `tls="none"` to a local server.
         trace: called with ("send" | "content" | "reply", octets) for everything on the wire,
             secrets masked.
+        proxy_header: a `ProxyHeader`, written before everything else, TLS included, for a server
+            that stands behind a proxy.
 
     Raises:
         ValueError: an argument makes no sense.
@@ -132,6 +136,7 @@ class AsyncSMTP(Sending):
         chunking: Chunking = "auto",
         allow_cleartext_auth: bool = False,
         trace: Trace | None = None,
+        proxy_header: ProxyHeader | None = None,
     ) -> None:
         password = seal(password)  # first of all: what fails below must not show it
         if pipelining not in ("off", "message", "stream"):
@@ -155,6 +160,7 @@ class AsyncSMTP(Sending):
             credentials=_credentials(username, password),
             allow_cleartext_auth=allow_cleartext_auth,
             trace=trace,
+            proxy_header=proxy_header,
         )
         self._entered = 0
         self._closings = 0

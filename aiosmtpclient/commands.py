@@ -225,6 +225,22 @@ def expn(path: bytes, *, utf8: bool = False) -> bytes:
     return b"EXPN " + _looked_up(path, utf8)
 
 
+def etrn(node: str) -> bytes:
+    """Ask the server to send what waits for a node (RFC 1985 section 5).
+
+    Args:
+        node: a domain; "@" before it for those below it too, "#" for the name of a queue.
+
+    Raises:
+        ValueError: an empty node, or one with a blank or a control in it.
+    """
+    kind, name = (node[0], node[1:]) if node[:1] in ("@", "#") else ("", node)
+    encoded = name.encode("ascii") if name.isascii() else _a_labels(name)
+    if re.fullmatch(_NAME, encoded) is None:
+        raise ValueError(f"not a node to send the mail of: {node!r}")
+    return b"ETRN " + kind.encode("ascii") + encoded + b"\r\n"
+
+
 def _looked_up(path: bytes, utf8: bool) -> bytes:
     if not path:
         raise ValueError("an empty name to look up")

@@ -15,7 +15,7 @@ Rules of this room:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -162,6 +162,16 @@ class Ledger:
             # Any other has room for attributes, only no type says so.
             error.delivery = self.delivery  # type: ignore[attr-defined]  # see above
             error.outcomes = self.outcomes  # type: ignore[attr-defined]  # likewise
+
+
+@contextlib.contextmanager
+def stamped(ledger: Ledger) -> Iterator[None]:
+    """Write what is known about the delivery on whatever passes through, whoever raised it."""
+    try:
+        yield
+    except BaseException as error:
+        ledger.stamp(error)
+        raise
 
 
 class SendResult(dict[str, Reply]):

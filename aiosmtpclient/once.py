@@ -14,13 +14,12 @@ from email.message import Message
 from typing import Unpack, cast
 
 from .client import DEFAULT_TIMEOUTS, AsyncSMTP, Options, sealed
-from .delivery import Ledger, SendResult
+from .delivery import Ledger, SendResult, stamped
 from .driver import cancel_later
 from .message import Body, prepare, prepare_message
 from .parameters import MailOptions
 from .parameters import of as parameters_of
 from .timeouts import Timeouts
-from .verbs import stamped
 
 
 class SendOptions(Options, MailOptions, total=False):

@@ -35,6 +35,7 @@ from .errors import (
     SMTPServerDisconnected,
     SMTPTLSError,
 )
+from .origin import ProxyHeader
 from .replies import Reply
 from .session import Trace
 from .steps import AuthObject, Dialogue, Phase
@@ -60,6 +61,7 @@ class Settings(NamedTuple):
         credentials: log in with these, if any.
         allow_cleartext_auth: credentials may travel in clear.
         trace: told everything that goes over the wire.
+        proxy_header: written before everything else.
     """
 
     endpoint: Endpoint
@@ -71,6 +73,7 @@ class Settings(NamedTuple):
     credentials: sasl.Credentials | None = None
     allow_cleartext_auth: bool = False
     trace: Trace | None = None
+    proxy_header: ProxyHeader | None = None
 
     @property
     def hello_verb(self) -> str:
@@ -101,6 +104,7 @@ class Plan(NamedTuple):
     credentials: sasl.Credentials | None
     allow_cleartext_auth: bool
     trace: Trace | None
+    proxy_header: ProxyHeader | None = None
 
     def settings(
         self, host: str = "", port: int = 0, source_address: tuple[str, int] | None = None
@@ -132,6 +136,7 @@ class Plan(NamedTuple):
             credentials=self.credentials,
             allow_cleartext_auth=self.allow_cleartext_auth,
             trace=self.trace,
+            proxy_header=self.proxy_header,
         )
 
     def _default_port(self) -> int:
@@ -177,6 +182,7 @@ async def reach(settings: Settings) -> Connection:
         security=settings.security,
         implicit=settings.policy is TLSPolicy.IMPLICIT,
         trace=settings.trace,
+        header=settings.proxy_header.encode() if settings.proxy_header is not None else b"",
     )
 
 

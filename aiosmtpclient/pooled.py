@@ -116,7 +116,8 @@ class PooledSMTP(AsyncSMTP):
     def _state(self) -> tuple[object, ...]:
         connection = self._connection
         session = connection.session if connection is not None else None
-        return (connection, self._credentials, session and (session.encrypted, session.authenticated))
+        secure = session and (session.encrypted, session.authenticated)
+        return (connection, self._credentials, self._connected_by_settings, secure)
 
     async def leave(self) -> None:
         """QUIT and close."""

@@ -29,6 +29,7 @@ import ipaddress
 import os
 import re
 import ssl
+import warnings
 from typing import TypeAlias
 
 from .errors import SMTPTLSError
@@ -160,6 +161,18 @@ def default_context() -> ssl.SSLContext:
     if context.minimum_version < ssl.TLSVersion.TLSv1_2:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def context_of(
+    keyfile: StrPath | None, certfile: StrPath | None, context: ssl.SSLContext | None
+) -> ssl.SSLContext:
+    """The context that a blocking class is to use, by the arguments that `smtplib` takes."""
+    if keyfile is None and certfile is None:
+        return context or default_context()
+    if context is not None:
+        raise ValueError("keyfile and certfile go into the context that is given")
+    warnings.warn("keyfile and certfile are deprecated: pass a context", DeprecationWarning, stacklevel=3)
+    return legacy_context(certfile, keyfile)
 
 
 def legacy_context(certfile: StrPath | None, keyfile: StrPath | None) -> ssl.SSLContext:

@@ -23,7 +23,7 @@ HOUSE = Path(aiosmtpclient.__file__).parent
 FLOORS = {
     **dict.fromkeys(("errors", "replies", "secret", "timeouts", "rates", "slots", "xtext"), 0),
     **dict.fromkeys(("addresses", "commands", "content", "extensions", "sasl", "serialiser", "tls"), 1),
-    "recipients": 1,
+    **dict.fromkeys(("origin", "recipients"), 1),
     **dict.fromkeys(("message_objects", "steps", "parameters"), 2),
     **dict.fromkeys(("message", "delivery", "session", "dialogues", "chunking", "retrying"), 3),
     "envelopes": 4,
@@ -330,6 +330,7 @@ PUBLIC = [
     "MailOptions",
     "Outcome",
     "PoolStats",
+    "ProxyHeader",
     "RateLimit",
     "Recipient",
     "RecipientOutcome",

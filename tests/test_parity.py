@@ -22,7 +22,7 @@ CLASSES = ("SMTP", "SMTP_SSL", "LMTP")
 
 # Parameters of ours that smtplib does not have on every version, and where they are.
 ADDED = {
-    "__init__": {"pipelining"},
+    "__init__": {"pipelining", "proxy_header"},
     "starttls": {"server_hostname", "keyfile", "certfile"},
     "login": {"mechanisms", "authorization_id"},
     "sendmail": {"all_or_nothing", "options"},
