@@ -19,6 +19,7 @@ import base64
 import re
 from collections.abc import Iterable, Sequence
 
+from .domains import a_labels
 from .replies import printable
 
 DATA = b"DATA\r\n"
@@ -88,7 +89,7 @@ def hello(verb: str, name: str) -> bytes:
 
 def _a_labels(name: str) -> bytes:
     try:
-        return name.encode("idna")
+        return a_labels(name).encode("ascii")
     except UnicodeError as error:
         raise ValueError(f"not an international domain name: {name!r}") from error
 

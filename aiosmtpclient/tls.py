@@ -32,6 +32,7 @@ import ssl
 import warnings
 from typing import TypeAlias
 
+from .domains import a_labels
 from .errors import SMTPTLSError
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -142,7 +143,8 @@ def server_name(host: str) -> str:
         return bare.partition("%")[0]  # a certificate knows no zones
     try:
         # Also what is ASCII: `ssl` would do the same, and raise a bare UnicodeError.
-        name = bare.removesuffix(".").encode("idna").decode("ascii")
+        bare = bare.removesuffix(".")
+        name = (bare if bare.isascii() else a_labels(bare)).encode("idna").decode("ascii")
     except UnicodeError as error:
         raise ValueError(f"not a host name: {host!r}") from error
     if re.fullmatch(r"[A-Za-z0-9._-]+", name) is None:

@@ -21,7 +21,7 @@ HOUSE = Path(aiosmtpclient.__file__).parent
 
 # A package counts as one room, named by its first part. A room that does not exist yet is fine.
 FLOORS = {
-    **dict.fromkeys(("errors", "replies", "secret", "timeouts", "rates", "slots", "xtext"), 0),
+    **dict.fromkeys(("domains", "errors", "replies", "secret", "timeouts", "rates", "slots", "xtext"), 0),
     **dict.fromkeys(("addresses", "commands", "content", "extensions", "sasl", "serialiser", "tls"), 1),
     **dict.fromkeys(("origin", "recipients"), 1),
     **dict.fromkeys(("message_objects", "steps", "parameters"), 2),
