@@ -1,9 +1,12 @@
 # Everything runs in a virtual environment that is made here; a machine needs python3, make and git.
 #
-#   make demo     the main job: send a folder of messages through every client, account for each
+#   make demo     the main job: send a folder of messages through every client, account for each,
+#                 then in bulk, with a kill on the way
 #   make test     the tests, on every event loop
 #   make check    linter, formatter, both type checkers, the layer rule
-#   make bench    this client beside others, about five minutes; QUICK=1 for a short look
+#   make bench    this client beside others, about eight minutes; QUICK=1 for a short look
+#   make soak     200,000 messages through a pool, and what that does to memory
+#   make ledger   a million messages to a server that fails, and what became of each
 #
 # Another interpreter: make test PYTHON=python3.13 VENV=.venv-3.13
 
@@ -14,7 +17,7 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench soak ledger clean
 
 demo: $(READY)
 	$(RUN) -m aiosmtpclient demo examples/messages
@@ -31,6 +34,12 @@ check: $(READY)
 
 bench: $(VENV)/.ready-bench
 	$(RUN) -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+soak: $(READY)
+	$(RUN) -m benchmarks.soak $(ARGS)
+
+ledger: $(READY)
+	$(RUN) -m benchmarks.ledger $(ARGS)
 
 $(VENV)/.ready-bench: $(READY)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[bench]"

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .cli import check, demo, send
+from .cli import bulk, check, demo, send
 from .cli.exits import EPILOG, Exit, Failure, exit_of
 from .cli.options import Parser, in_options
 from .cli.printing import PROGRAM, complain, trace_back
@@ -33,7 +33,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for command in (send, check, demo):
+    for command in (send, bulk, check, demo):
         command.add_to(commands)
     return top
 

@@ -216,7 +216,12 @@ class ClassicSMTP(AsyncSMTP):
         """As in `AsyncSMTP`; the authobject is called in a thread, where it may block."""
 
         async def called(*challenge: bytes) -> str | bytes | None:
-            return cast("str | bytes | None", await asyncio.to_thread(authobject, *challenge))
+            # By way of a list: asyncio's debug mode shows what futures hold.
+            answers: list[str | bytes | None] = []
+            await asyncio.to_thread(
+                lambda: answers.append(cast("str | bytes | None", authobject(*challenge)))
+            )
+            return answers.pop()
 
         return await super().auth(mechanism, called, initial_response_ok=initial_response_ok)
 

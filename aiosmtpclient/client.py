@@ -17,12 +17,13 @@ import asyncio
 import contextlib
 import ssl
 import warnings
+from collections.abc import Sequence
 from smtplib import LMTP_PORT, SMTP_PORT
 from socket import socket
 from types import TracebackType
 from typing import ClassVar, Self, TypedDict, Unpack
 
-from . import commands, dialogues, opening
+from . import commands, dialogues, opening, sasl
 from .connection import Connection
 from .errors import SMTPServerDisconnected
 from .opening import Plan
@@ -34,6 +35,7 @@ from .sending import Chunking, Pipelining, Sending
 from .session import Trace
 from .timeouts import Timeouts
 from .tls import TLSPolicy
+from .tokens import Token, sealed_token
 
 DEFAULT_TIMEOUTS = Timeouts()
 
@@ -43,13 +45,16 @@ def seal(password: str | Secret | None) -> Secret | None:
     return Secret(password) if isinstance(password, str) else password
 
 
-def _credentials(username: str | None, password: Secret | None) -> Credentials | None:
-    """No user name, no login. No password is most likely a forgotten one, and would lock the account."""
-    if not username:
+def _credentials(
+    username: str | None, password: Secret | None, token: bool, mechanisms: Sequence[str] | None
+) -> Credentials | None:
+    """Nobody to log in as, no login. No password is most likely a forgotten one, and would lock accounts."""
+    enough = token or sasl.need_no_password(mechanisms)
+    if not username and not enough:
         return None
-    credentials = Credentials(username, password or Secret(""))
-    if password is None:
-        raise ValueError("a username needs a password")
+    credentials = Credentials(username or "", password or Secret(""))
+    if password is None and not enough:
+        raise ValueError("a username needs a password, or a token")
     return credentials
 
 
@@ -61,6 +66,8 @@ class Options(TypedDict, total=False):
     server_hostname: str | None
     username: str | None
     password: str | Secret | None
+    token: Token | None
+    mechanisms: Sequence[str] | None
     sock: socket | None
     pipelining: Pipelining
     chunking: Chunking
@@ -70,9 +77,11 @@ class Options(TypedDict, total=False):
 
 
 def sealed(options: Options) -> Options:
-    """The same options with the password sealed, also for whoever holds this very dict."""
+    """The same options with password and token sealed, also for whoever holds this very dict."""
     if "password" in options:
         options["password"] = seal(options["password"])
+    if "token" in options:
+        options["token"] = sealed_token(options["token"])
     return options
 
 
@@ -97,6 +106,11 @@ class AsyncSMTP(Sending):
         server_hostname: the name the certificate must have, if it is not `host`.
         username: log in as this user; empty or None for no login.
         password: the password that goes with it.
+        token: an OAuth 2.0 access token in place of a password, or a function that gives one, plain
+            or asynchronous. It is asked at each login, and once more with `force_refresh=True`
+            (if it takes that) where the server does not take what it gave.
+        mechanisms: the only login mechanisms to use, in this order; left out, the strongest that
+            fits. "EXTERNAL", "ANONYMOUS", "GSSAPI" and "NTLM" are used only if they are named.
         sock: a connected socket to use; `host` then only names the server.
         pipelining: "message" writes MAIL, every RCPT and DATA at once where the server offers
             PIPELINING (RFC 2920), "off" waits for each reply. "stream" does not even wait for
@@ -131,6 +145,8 @@ class AsyncSMTP(Sending):
         server_hostname: str | None = None,
         username: str | None = None,
         password: str | Secret | None = None,
+        token: Token | None = None,
+        mechanisms: Sequence[str] | None = None,
         sock: socket | None = None,
         pipelining: Pipelining = "message",
         chunking: Chunking = "auto",
@@ -138,7 +154,7 @@ class AsyncSMTP(Sending):
         trace: Trace | None = None,
         proxy_header: ProxyHeader | None = None,
     ) -> None:
-        password = seal(password)  # first of all: what fails below must not show it
+        password, token = seal(password), sealed_token(token)  # first: what fails below must not show them
         if pipelining not in ("off", "message", "stream"):
             raise ValueError(f'pipelining must be "off", "message" or "stream", not {pipelining!r}')
         if chunking not in ("off", "auto", "eager"):
@@ -157,9 +173,11 @@ class AsyncSMTP(Sending):
             server_hostname=server_hostname,
             timeouts=Timeouts.of(timeout),
             local_hostname=local_hostname,
-            credentials=_credentials(username, password),
+            credentials=_credentials(username, password, token is not None, mechanisms),
             allow_cleartext_auth=allow_cleartext_auth,
             trace=trace,
+            token=token,
+            mechanisms=tuple(sasl.spoken(mechanisms)) if mechanisms is not None else None,
             proxy_header=proxy_header,
         )
         self._entered = 0
@@ -207,8 +225,7 @@ class AsyncSMTP(Sending):
             old, self._connection = self._connection, None
             await opening.farewell(old)
         closings = self._closings
-        connection, greeting = await opening.dial(self._settings)
-        await opening.make_ready(connection, self._settings)
+        connection, greeting = await opening.connect(self._settings)
         if self._closings != closings:
             connection.drop()
             raise SMTPServerDisconnected("the client was closed while it connected")

@@ -24,7 +24,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import NamedTuple, NoReturn
 
 from . import commands, sasl
@@ -102,31 +102,81 @@ def starttls() -> Dialogue[Reply]:
 
 _Responder = Generator[Step, list[Reply], bytes | None]
 
+Aside = Callable[[Callable[[], None]], Awaitable[None]]
+"""Runs a function elsewhere than on the event loop."""
+
+_NO_SENSE = "the server's challenge makes no sense"
+
 
 class _Mechanism:
-    """One of ours: a generator of responses."""
+    """One of ours: a generator of responses.
 
-    def __init__(self, name: str, mechanism: sasl.Mechanism) -> None:
+    Attributes:
+        reason: why there is no response, once there is none.
+        unproven: the server did not prove who it is.
+        oauth: what it said about a token, if it did.
+    """
+
+    def __init__(self, name: str, mechanism: sasl.Mechanism, aside: Aside | None) -> None:
         self._mechanism = mechanism
+        self._mutual = name in sasl.MUTUAL
+        self._aside = aside
+        self._response: bytes | None = None
+        self.reason = _NO_SENSE
+        self.unproven = False
+        self.oauth: dict[str, str] | None = None
         # PLAIN's and LOGIN's challenges carry nothing but a prompt: position decides.
         self.ignores_text = name in sasl.PROMPT_ONLY
 
+    @property
+    def failed(self) -> bool:
+        """It is over before anything was said."""
+        return self.reason is not _NO_SENSE
+
     def first(self) -> _Responder:
-        yield from ()  # nobody to ask, but a responder is a generator
-        return next(self._mechanism)
+        return (yield from self._advanced(lambda: next(self._mechanism)))
 
     def next(self, challenge: bytes) -> _Responder:
-        yield from ()
+        return (yield from self._advanced(lambda: self._mechanism.send(challenge)))
+
+    def doubt(self) -> str:
+        """The server says that the login succeeded: why that is not believed, or nothing."""
+        if self._mutual:
+            self._advance(lambda: self._mechanism.send(None))
+        return self.reason if self.unproven else ""
+
+    def _advanced(self, advance: Callable[[], bytes | sasl.Complaint | None]) -> _Responder:
+        if self._aside is None:
+            self._advance(advance)
+        else:
+            aside = self._aside
+            # The response comes by way of an attribute: asyncio's debug mode shows what futures hold.
+            yield ask(lambda: aside(lambda: self._advance(advance)), None)
+        return self._response
+
+    def _advance(self, advance: Callable[[], bytes | sasl.Complaint | None]) -> None:
+        self._response = None
         try:
-            return self._mechanism.send(challenge)
-        except StopIteration:
-            return None  # one challenge too many
+            self._take(advance())
+        except StopIteration as over:
+            self.reason = over.value or _NO_SENSE
+        except sasl.Unproven as unproven:
+            self.reason, self.unproven = str(unproven), True
+
+    def _take(self, answer: bytes | sasl.Complaint | None) -> None:
+        if isinstance(answer, sasl.Complaint):
+            self.oauth = dict(answer.details)
+            self._response = answer.response
+        else:
+            self._response = answer
 
 
 class _Callable:
     """smtplib's kind: an authobject that the caller wrote."""
 
-    ignores_text = False
+    ignores_text = failed = unproven = False
+    reason = _NO_SENSE
+    oauth: dict[str, str] | None = None
 
     def __init__(self, authobject: AuthObject, initial_response_ok: bool) -> None:
         self._authobject = authobject
@@ -137,6 +187,9 @@ class _Callable:
         step = ask(self._authobject, challenge)
         yield step
         return _octets_of(step)
+
+    def doubt(self) -> str:
+        return ""
 
     def first(self) -> _Responder:
         return (yield from self._ask(None)) if self._initial_response_ok else None
@@ -157,14 +210,21 @@ def _octets_of(step: Step) -> bytes | None:
 
 
 def authenticate(
-    name: str, mechanism: sasl.Mechanism, *, initial_response_ok: bool = True
+    name: str, mechanism: sasl.Mechanism, *, initial_response_ok: bool = True, aside: Aside | None = None
 ) -> Dialogue[Reply]:
     """Log in with one of the mechanisms of `sasl` (RFC 4954).
 
+    Args:
+        name: the mechanism's.
+        mechanism: its generator.
+        initial_response_ok: False to wait for a challenge first.
+        aside: where to let it compute, if that takes long.
+
     Raises:
-        SMTPAuthenticationError: refused, or the server's challenges make no sense.
+        SMTPAuthenticationError: refused, or the server's challenges make no sense, or it did not
+            prove who it is.
     """
-    return (yield from _authenticate(name, _Mechanism(name, mechanism), initial_response_ok))
+    return (yield from _authenticate(name, _Mechanism(name, mechanism, aside), initial_response_ok))
 
 
 def authenticate_with(name: str, authobject: AuthObject, *, initial_response_ok: bool) -> Dialogue[Reply]:
@@ -175,6 +235,8 @@ def authenticate_with(name: str, authobject: AuthObject, *, initial_response_ok:
 def _authenticate(name: str, responder: _Mechanism | _Callable, initial_response_ok: bool) -> Dialogue[Reply]:
     commands.auth(name)  # a bad name is found before anybody is asked for a secret
     opening, held = _auth_steps(name, (yield from responder.first()), initial_response_ok)
+    if responder.failed:
+        raise SMTPAuthenticationError(-1, responder.reason.encode(), command=f"AUTH {name}")
     [reply] = yield opening
     while reply.code == 334:
         # The server waits for a response: a connection that is left now is of no use to anybody.
@@ -188,13 +250,23 @@ def _authenticate(name: str, responder: _Mechanism | _Callable, initial_response
                 yield from _leave_exchange()
             raise
         if answer is None:
-            return (yield from _cancel(name))
+            return (yield from _cancel(name, responder))
         [reply] = yield answer
     if reply.code == 235:
-        return reply
+        return (yield from _believed(name, responder, reply))
     if not (reply.temporary or reply.permanent):
         yield from broken(reply, "AUTH")
-    raise SMTPAuthenticationError(reply.code, reply.message, reply=reply, command=f"AUTH {name}")
+    refused = SMTPAuthenticationError(reply.code, reply.message, reply=reply, command=f"AUTH {name}")
+    refused.oauth = responder.oauth
+    raise refused
+
+
+def _believed(name: str, responder: _Mechanism | _Callable, reply: Reply) -> Dialogue[Reply]:
+    """The 235, if it comes from where it should (RFC 5802 section 3: the server proves itself too)."""
+    if doubt := responder.doubt():
+        yield give_up()
+        raise SMTPAuthenticationError(-1, doubt.encode(), command=f"AUTH {name}")
+    return reply
 
 
 def _auth_steps(name: str, initial: bytes | None, initial_response_ok: bool) -> tuple[Step, Step | None]:
@@ -225,16 +297,22 @@ def _answer(responder: _Mechanism | _Callable, reply: Reply) -> Generator[Step, 
 
 def _respond(responder: _Mechanism | _Callable, reply: Reply) -> _Responder:
     """The response to a challenge, or None if it makes no sense."""
-    text = reply.message
+    if len(reply.message) > MAX_CHALLENGE or not (_is_base64(reply.message) or responder.ignores_text):
+        return None
+    # No name for what it says: a server may echo a secret there.
+    return (yield from responder.next(_decoded(reply.message)))
+
+
+def _is_base64(text: bytes) -> bool:
     try:
-        if len(text) > MAX_CHALLENGE:
-            return None
-        challenge = base64.b64decode(text, validate=True)
+        base64.b64decode(text, validate=True)
     except binascii.Error:
-        if not responder.ignores_text:
-            return None
-        challenge = b""
-    return (yield from responder.next(challenge))
+        return False
+    return True
+
+
+def _decoded(text: bytes) -> bytes:
+    return base64.b64decode(text, validate=True) if _is_base64(text) else b""
 
 
 def _leave_exchange() -> Dialogue[Reply]:
@@ -245,11 +323,15 @@ def _leave_exchange() -> Dialogue[Reply]:
     return reply
 
 
-def _cancel(name: str) -> Dialogue[Reply]:
-    """Leave the exchange, and fail."""
+def _cancel(name: str, responder: _Mechanism | _Callable) -> Dialogue[Reply]:
+    """Leave the exchange, and fail. To a server that is not the right one nothing more is said."""
     reply = yield from _leave_exchange()
-    text = b"the server's challenge makes no sense, so the exchange was cancelled; it said: " + reply.message
-    raise SMTPAuthenticationError(reply.code, text, command=f"AUTH {name}")
+    text = f"{responder.reason}, so the exchange was cancelled; it said: ".encode() + reply.message
+    code = reply.code
+    if responder.unproven:
+        yield give_up()
+        code = -1
+    raise SMTPAuthenticationError(code, text, command=f"AUTH {name}")
 
 
 # -- single commands -----------------------------------------------------------------------

@@ -130,7 +130,10 @@ class Drive(Generic[T]):
         if self._lease is not None and step.last:
             protocol.session.release(step)
             self._lease.give_back()
-        return await waiter
+        try:
+            return await waiter
+        finally:
+            del waiter  # no cycle: the traceback of an error in it has this frame
 
     # -- content that takes more than one write ------------------------------------------
 

@@ -266,7 +266,10 @@ def grouped(transaction: Transaction, lines: Lines) -> Dialogue[Reply | None]:
     yield from judge_classes(envelope)
     if (refusal := judged(transaction, envelope)) is not None:
         yield from _leave_envelope(transaction, envelope, refusal.reply, data)
-        raise refusal.error
+        try:
+            raise refusal.error
+        finally:
+            del refusal  # no cycle: the traceback of its error has this frame
     return data
 
 
@@ -294,7 +297,10 @@ def lock_step(transaction: Transaction, lines: Lines) -> Dialogue[None]:
     yield from judge_classes(envelope)
     if (refusal := judged(transaction, envelope)) is not None:
         yield from reset_after(refusal.reply)
-        raise refusal.error
+        try:
+            raise refusal.error
+        finally:
+            del refusal  # no cycle: the traceback of its error has this frame
 
 
 def opening_verbs(transaction: Transaction) -> list[str]:

@@ -16,7 +16,7 @@ catching::
         ├ SMTPConnectError          no connection, or a greeting other than 220
         │ └ SMTPConnectionRefusedError  (also ConnectionRefusedError)
         ├ SMTPHeloError             EHLO, LHLO or HELO refused
-        ├ SMTPAuthenticationError   AUTH refused
+        ├ SMTPAuthenticationError   AUTH refused                  .oauth
         ├ SMTPSenderRefused         MAIL refused                  .sender
         └ SMTPDataError             DATA, or the content, refused
 
@@ -290,12 +290,21 @@ class SMTPHeloError(SMTPResponseException, smtplib.SMTPHeloError):
 
 
 class SMTPAuthenticationError(SMTPResponseException, smtplib.SMTPAuthenticationError):
-    """The server did not let us in (RFC 4954 section 6)."""
+    """The server did not let us in (RFC 4954 section 6).
 
+    Attributes:
+        oauth: what the server said about an access token that it refused, as text: "status",
+            "scope", … (RFC 7628 section 3.2.2); empty if that could not be read, None if it
+            said nothing of the kind.
+    """
+
+    oauth: dict[str, str] | None = None
     _failed = "the server refused the credentials"
 
     def _what(self) -> str:
-        return f"{self._failed} ({self.command})" if self.command else self._failed
+        about = ", ".join(f"{name}: {value}" for name, value in (self.oauth or {}).items())
+        more = "; ".join(filter(None, (self.command, about)))
+        return f"{self._failed} ({more})" if more else self._failed
 
 
 class SMTPSenderRefused(SMTPResponseException, smtplib.SMTPSenderRefused):

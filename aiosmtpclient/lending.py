@@ -24,8 +24,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import cast
 
-from .errors import SMTPException, SMTPPoolError
-from .pooled import PooledSMTP
+from .errors import SMTPPoolError
+from .pooled import Pace, PooledSMTP
 from .retrying import crowded, hopeless
 from .slots import Action, Do, Limits, Slot, Slots, State, Ticket
 
@@ -42,6 +42,7 @@ class Lender:
         new_client: makes a client for another connection.
         patience: failed attempts to connect that somebody who waits does not mind.
         name: what to call it in errors.
+        pace: how fast messages may follow one another, on all connections together.
 
     Attributes:
         slots: who has what.
@@ -59,6 +60,7 @@ class Lender:
         *,
         patience: int,
         name: str,
+        pace: Pace | None = None,
     ) -> None:
         self.loop = loop
         self.slots = Slots(limits, _usable)
@@ -67,6 +69,7 @@ class Lender:
         self._new_client = new_client
         self._patience = patience
         self._name = name
+        self._pace = pace
         self.lock_step = False
         self._trial = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,26 +117,35 @@ class Lender:
                 return await future
         except BaseException as error:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self.give_back(future.result(), alone=ticket.alone)  # it came too late
+                self.give_back(future.result(), alone=ticket.alone, unused=True)  # it came too late
             else:
                 self._carry_out(self.slots.withdraw(ticket, self.loop.time()))
             if limit.expired() and isinstance(error, TimeoutError):
                 text = f"no connection became free within acquire_timeout={timeout:g}, for "
                 raise SMTPPoolError(f"{text}{self._name} {self.slots!r}") from self._last_error
             raise
+        finally:
+            ticket.tenant = None
+            del future  # an error in it has this frame in its traceback: no cycle
 
-    def give_back(self, slot: Slot, *, alone: bool) -> None:
+    def give_back(self, slot: Slot, *, alone: bool, unused: bool = False) -> None:
         """Say that a connection is not needed any more."""
         if client_of(slot).unfit:
             self.slots.spoil(slot)
         alone = alone or not self.shared
-        actions = self.slots.give_back(slot, self.loop.time(), alone=alone)
-        if actions or self._timer is None:
+        actions = self.slots.give_back(slot, self.loop.time(), alone=alone, unused=unused)
+        if actions:
             self._carry_out(actions)
+        else:
+            self._set_timer()
 
-    def too_many(self) -> None:
+    def too_many(self, slot: Slot) -> None:
         """A server said so on an open connection."""
-        self._carry_out(self.slots.crowded(self.loop.time()))
+        self._carry_out(self.slots.crowded(slot, self.loop.time()))
+
+    def broken(self, slot: Slot) -> None:
+        """A server ended a connection in the middle of something."""
+        self.slots.broken(slot, self.loop.time())
 
     def write_in_lock_step(self) -> None:
         """From now on no groups of commands are written."""
@@ -155,8 +167,8 @@ class Lender:
                     continue
                 future = cast("asyncio.Future[Slot]", ticket.tenant)
                 if future.done():  # cancelled, and does not know it yet
-                    slot.messages -= 1
-                    todo += self.slots.give_back(slot, self.loop.time(), alone=ticket.alone)
+                    now = self.loop.time()
+                    todo += self.slots.give_back(slot, now, alone=ticket.alone, unused=True)
                 else:
                     future.set_result(slot)
             elif do is Do.FAIL and ticket is not None:
@@ -164,7 +176,7 @@ class Lender:
                 if not future.done():
                     future.set_exception(self._why(closed=slot is None))
             elif do is Do.DROP and slot is not None:
-                client_of(slot).drop()
+                client_of(slot).dismiss()
             elif slot is not None:
                 self._begin(_WORK[do](self, slot), slot)
         self._set_timer()
@@ -177,9 +189,10 @@ class Lender:
         error = self._last_error
         if closed or error is None:
             return SMTPPoolError("the pool is closed", closed=True)
-        if not isinstance(error, SMTPException):
-            return error  # the caller's own, from what gives tokens, say
-        anew = copy.copy(error)
+        try:
+            anew = copy.copy(error)
+        except Exception:  # the caller's own, from what traces, say, and of a class that cannot be copied
+            return error
         anew.__cause__ = error.__cause__
         return anew
 
@@ -195,6 +208,7 @@ class Lender:
 
     async def _open(self, slot: Slot) -> None:
         client = self._new_client()
+        client.pace = self._pace
         slot.tenant = client
         try:
             connection = await client.open(self._trial)
@@ -243,13 +257,10 @@ class Lender:
 
     def _set_timer(self) -> None:
         """See to it that `slots` looks again when something is due by itself."""
-        if self._timer is not None and not self._timer.cancelled():
-            if self.slots.empty:
-                self._timer.cancel()
-                self._timer = None
-            elif not self.slots.counts[-1]:
-                return  # it looks again soon enough
-        due = self.slots.due(self.loop.time())
+        if self._timer is not None and self.slots.empty:
+            self._timer.cancel()
+            self._timer = None
+        due = self.slots.due
         if due is None or (self._timer is not None and self._timer.when() <= due):
             return
         if self._timer is not None:

@@ -15,6 +15,7 @@ Rules of this room:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import socket
@@ -37,10 +38,12 @@ from .errors import (
 )
 from .origin import ProxyHeader
 from .replies import Reply
+from .secret import Secret
 from .session import Trace
 from .steps import AuthObject, Dialogue, Phase
 from .timeouts import Timeouts
 from .tls import TLSPolicy
+from .tokens import Asking, TokenProvider
 
 FAREWELL = 5.0
 """Seconds a server gets to answer a QUIT on whose answer nothing depends."""
@@ -61,6 +64,8 @@ class Settings(NamedTuple):
         credentials: log in with these, if any.
         allow_cleartext_auth: credentials may travel in clear.
         trace: told everything that goes over the wire.
+        token: an access token, or what gives one.
+        mechanisms: the only ones to log in with.
         proxy_header: written before everything else.
     """
 
@@ -73,6 +78,8 @@ class Settings(NamedTuple):
     credentials: sasl.Credentials | None = None
     allow_cleartext_auth: bool = False
     trace: Trace | None = None
+    token: Secret | TokenProvider | None = None
+    mechanisms: Sequence[str] | None = None
     proxy_header: ProxyHeader | None = None
 
     @property
@@ -104,6 +111,8 @@ class Plan(NamedTuple):
     credentials: sasl.Credentials | None
     allow_cleartext_auth: bool
     trace: Trace | None
+    token: Secret | TokenProvider | None = None
+    mechanisms: Sequence[str] | None = None
     proxy_header: ProxyHeader | None = None
 
     def settings(
@@ -136,6 +145,8 @@ class Plan(NamedTuple):
             credentials=self.credentials,
             allow_cleartext_auth=self.allow_cleartext_auth,
             trace=self.trace,
+            token=self.token,
+            mechanisms=self.mechanisms,
             proxy_header=self.proxy_header,
         )
 
@@ -203,6 +214,26 @@ async def dial(settings: Settings) -> tuple[Connection, Reply]:
     return connection, greeting
 
 
+async def connect(settings: Settings) -> tuple[Connection, Reply]:
+    """Connect and make ready; returns the connection and its greeting.
+
+    A server may hang up on an access token that it does not take: a fresh one is then tried on
+    another connection, once.
+    """
+    asking = Asking(settings.token) if settings.token is not None else None
+    connection, greeting = await dial(settings)
+    try:
+        await make_ready(connection, settings, asking)
+    except (SMTPAuthenticationError, SMTPServerDisconnected):
+        if asking is None or not asking.unjudged:
+            raise
+    else:
+        return connection, greeting
+    connection, greeting = await dial(settings)
+    await make_ready(connection, settings, asking)
+    return connection, greeting
+
+
 async def farewell(connection: Connection) -> None:
     """QUIT if that is safe, then close. What the server makes of it changes nothing any more."""
     try:
@@ -216,8 +247,8 @@ async def farewell(connection: Connection) -> None:
         raise
 
 
-async def make_ready(connection: Connection, settings: Settings) -> None:
-    """Say hello, bring up TLS as the policy says, log in."""
+async def make_ready(connection: Connection, settings: Settings, asking: Asking | None = None) -> None:
+    """Say hello, bring up TLS as the policy says, log in; `asking` if tokens were asked for before."""
     wants_tls = settings.policy in (TLSPolicy.OPPORTUNISTIC, TLSPolicy.STARTTLS)
     may_fall_back = settings.policy is not TLSPolicy.STARTTLS and settings.credentials is None
     try:
@@ -225,7 +256,9 @@ async def make_ready(connection: Connection, settings: Settings) -> None:
         if wants_tls:
             await _secure(connection, settings)
         if settings.credentials is not None:
-            await login(connection, settings, settings.credentials)
+            if asking is None and settings.token is not None:
+                asking = Asking(settings.token)
+            await login(connection, settings, settings.credentials, settings.mechanisms, asking=asking)
     except Exception:
         await farewell(connection)
         raise
@@ -308,6 +341,7 @@ async def login(
     mechanisms: Sequence[str] | None = None,
     *,
     initial_response_ok: bool = True,
+    asking: Asking | None = None,
 ) -> Reply:
     """Log in with the strongest mechanism that both sides have.
 
@@ -321,21 +355,71 @@ async def login(
     if "auth" not in session.extensions:
         raise SMTPNotSupportedError(f"{session.peer} does not offer AUTH{_perhaps_after_tls(connection)}")
     offered = session.extensions.auth_mechanisms
-    names = sasl.choose(offered, mechanisms, authorization_id=credentials.authorization_id)
+    peer = _peer(connection, settings)
+    names = sasl.choose(
+        offered, mechanisms, credentials=credentials, token=asking is not None, channel=peer.channel
+    )
     if not names:
+        advice = sasl.advice(offered, mechanisms, token=asking is not None, channel=peer.channel)
         raise SMTPNotSupportedError(
-            f"no mechanism in common with {session.peer}, which offers {' '.join(offered) or 'none'}"
+            f"no mechanism in common with {session.peer}, which offers {' '.join(offered) or 'none'}{advice}"
         )
     session.keep_secret(sasl.secrets_of(credentials))
     if not tls.may_try_another(settings.policy, encrypted=session.encrypted, local=settings.endpoint.local):
         del names[1:]
     for name in names:
         try:
-            return await _log_in_with(connection, name, credentials, initial_response_ok)
+            if asking is not None and name in sasl.WITH_TOKEN:
+                return await _log_in_with_token(
+                    connection, name, credentials, peer, asking, initial_response_ok
+                )
+            return await _log_in_with(connection, name, credentials, peer, initial_response_ok)
         except SMTPAuthenticationError:
             if name == names[-1] or not session.reusable:
                 raise
     raise AssertionError(names)
+
+
+async def _log_in_with_token(
+    connection: Connection,
+    name: str,
+    credentials: sasl.Credentials,
+    peer: sasl.Peer,
+    asking: Asking,
+    initial_response_ok: bool,
+) -> Reply:
+    """Log in with a token, and with a fresh one if the server does not take the first."""
+    while True:
+        bearer = credentials.with_secret(await asking.token())
+        connection.session.keep_secret(sasl.secrets_of(bearer))
+        try:
+            return await _log_in_with(connection, name, bearer, peer, initial_response_ok)
+        except SMTPAuthenticationError as error:
+            if not asking.refused(error) or not connection.session.reusable:
+                raise
+
+
+def _peer(connection: Connection, settings: Settings) -> sasl.Peer:
+    """What a mechanism may know about the server."""
+    security, endpoint = connection.security or settings.security, settings.endpoint
+    return sasl.Peer(
+        hostname=security.server_hostname or endpoint.host,
+        port=0 if endpoint.unix else endpoint.port,
+        service="lmtp" if settings.lmtp else "smtp",
+        channel=_channel(connection),
+        plus=any(name.endswith("-PLUS") for name in connection.session.extensions.auth_mechanisms),
+    )
+
+
+def _channel(connection: Connection) -> sasl.Channel | None:
+    """What a login can be bound to."""
+    transport = connection.protocol.transport
+    layer = transport.get_extra_info("ssl_object") if transport is not None else None
+    if layer is None or not connection.session.encrypted:
+        return None
+    # RFC 9266 section 2: tls-unique has no meaning in TLS 1.3, though OpenSSL gives octets for it.
+    unique = None if layer.version() == "TLSv1.3" else layer.get_channel_binding("tls-unique")
+    return sasl.Channel(unique, layer.getpeercert(True))
 
 
 def _perhaps_after_tls(connection: Connection) -> str:
@@ -359,11 +443,21 @@ def check_cleartext(connection: Connection, settings: Settings) -> None:
 
 
 async def _log_in_with(
-    connection: Connection, name: str, credentials: sasl.Credentials, initial_response_ok: bool
+    connection: Connection,
+    name: str,
+    credentials: sasl.Credentials,
+    peer: sasl.Peer,
+    initial_response_ok: bool,
 ) -> Reply:
-    mechanism = sasl.MECHANISMS[name](credentials)
+    mechanism = sasl.MECHANISMS[name](credentials, peer)
     return await _authenticated(
-        connection, dialogues.authenticate(name, mechanism, initial_response_ok=initial_response_ok)
+        connection,
+        dialogues.authenticate(
+            name,
+            mechanism,
+            initial_response_ok=initial_response_ok,
+            aside=asyncio.to_thread if name in sasl.SLOW else None,
+        ),
     )
 
 

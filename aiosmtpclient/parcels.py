@@ -48,7 +48,7 @@ class Parcel:
         ledger: the account of the newest attempt.
         attempts: how many times it was started on a connection.
         binary: BINARYMIME was asked for (RFC 3030 section 3).
-        further: transactions that it took beyond one.
+        further: transactions that the newest attempt took beyond one.
         of_many: many messages may follow, so it is worth to find out whether BDAT may be used.
     """
 
@@ -110,6 +110,7 @@ class Parcel:
     def again(self) -> None:
         """Start the account over, for another attempt."""
         self.ledger.begin(self.envelope.recipients)
+        self.further = 0
 
     @property
     def repeatable(self) -> bool:
@@ -267,29 +268,32 @@ async def account(
             raise
 
     try:
-        parcel = Parcel.of(message)
+        try:
+            parcel = Parcel.of(message)
+            if journal is not None:
+                parcel.before = begin
+            result = await send(parcel)
+        except BaseException as error:
+            failure = error
+        delivery = Delivery.NOT_SENT
+        if parcel is not None:
+            delivery = parcel.ledger.delivery if result is None else Delivery.ACCEPTED
+        outcome = Outcome(
+            index,
+            message,
+            delivery,
+            result,
+            failure,
+            parcel.attempts if parcel is not None else 0,
+            parcel.ledger.carrier if parcel is not None else None,
+        )
         if journal is not None:
-            parcel.before = begin
-        result = await send(parcel)
-    except BaseException as error:
-        failure = error
-    delivery = Delivery.NOT_SENT
-    if parcel is not None:
-        delivery = parcel.ledger.delivery if result is None else Delivery.ACCEPTED
-    outcome = Outcome(
-        index,
-        message,
-        delivery,
-        result,
-        failure,
-        parcel.attempts if parcel is not None else 0,
-        parcel.ledger.carrier if parcel is not None else None,
-    )
-    if journal is not None:
-        journal.end(outcome)
-    if failure is not None and (failure is unwritten or not isinstance(failure, Exception)):
-        raise failure
-    return outcome
+            journal.end(outcome)
+        if failure is not None and (failure is unwritten or not isinstance(failure, Exception)):
+            raise failure
+        return outcome
+    finally:
+        failure = unwritten = None  # its traceback has this frame: no cycle
 
 
 def _is_binary(envelope: Envelope) -> bool:

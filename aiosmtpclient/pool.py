@@ -19,22 +19,28 @@ import contextlib
 import math
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from email.message import Message
-from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self, Unpack
 
 from .bulk import Carry, in_window
 from .client import DEFAULT_TIMEOUTS, AsyncSMTP, Options, sealed
 from .delivery import SendResult
-from .errors import Delivery, SMTPException, SMTPPoolError, SMTPProtocolError
+from .errors import (
+    Delivery,
+    SMTPException,
+    SMTPPoolError,
+    SMTPProtocolError,
+    SMTPServerDisconnected,
+    SMTPTimeoutError,
+)
 from .lending import Lender, client_of
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
 from .parcels import Parcel
-from .pooled import PooledLMTP, PooledSMTP
-from .rates import Bucket, RateLimit
+from .pooled import Pace, PooledLMTP, PooledSMTP
+from .rates import RateLimit
 from .retrying import Course, Retries, crowded
 from .slots import Limits, Slot, Slots
 from .timeouts import Timeouts
@@ -140,10 +146,12 @@ class SMTPPool(Mailing):
             **options,
         )
         self._new_client = pattern.twin
-        self._name = _name_of(pattern)
+        self._name = pattern.name
+        if not isinstance(max_connections, int) or max_connections < 1:
+            raise ValueError(f"max_connections must be a whole number from 1 on, not {max_connections!r}")
         stream = options.get("pipelining") == "stream"
         limits = Limits(
-            connections=int(_positive(max_connections, "max_connections")),
+            connections=max_connections,
             messages=_positive(max_messages, "max_messages"),
             age=_positive(max_age, "max_age"),
             idle=_positive(max_idle, "max_idle"),
@@ -151,7 +159,8 @@ class SMTPPool(Mailing):
             depth=DEPTH if stream else 1,
         )
         self._limits = limits
-        self._max_waiting = math.inf if max_waiting is None else max_waiting
+        self._max_waiting = _not_negative(max_waiting, "max_waiting")
+        _not_negative(acquire_timeout, "acquire_timeout")
         self._acquire_timeout = acquire_timeout
         self._rate = RateLimit.of(rate_limit) if rate_limit is not None else None
         self._retries = Retries.of(retries)
@@ -160,8 +169,6 @@ class SMTPPool(Mailing):
         self._counted: Counter[Delivery] = Counter()
         self._retried = 0
         self._lender: Lender | None = None
-        self._bucket: Bucket | None = None
-        self._pace = asyncio.Lock()
 
     def _here(self) -> Lender:
         """What lends connections in this loop."""
@@ -173,10 +180,13 @@ class SMTPPool(Mailing):
                     "or, from threads, use run_sync()"
                 )
             lender = self._lender = Lender(
-                loop, self._limits, self._new_client, patience=self._retries.not_sent, name=self._name
+                loop,
+                self._limits,
+                self._new_client,
+                patience=self._retries.not_sent,
+                name=self._name,
+                pace=Pace(self._rate) if self._rate is not None else None,
             )
-            self._bucket = Bucket(self._rate) if self._rate is not None else None
-            self._pace = asyncio.Lock()
         return lender
 
     # -- one message ---------------------------------------------------------------------------
@@ -193,53 +203,46 @@ class SMTPPool(Mailing):
     async def _send_again_and_again(self, parcel: Parcel) -> SendResult:
         course: Course | None = None
         failure: Exception | None = None
-        if self._rate is not None:
-            parcel.before = partial(self._take_rate, parcel.before)
-        while True:
-            try:
-                slot = await self._borrow(patient=parcel.of_many)
-            except BaseException as error:
-                if failure is not None and isinstance(error, SMTPException):
-                    raise failure from error  # what was said to the message is the news
-                parcel.ledger.stamp(error)
-                raise
-            if failure is not None:
-                parcel.again()
-                self._retried += 1
-            used = slot.messages > 1
-            failure = None
-            try:
-                return await client_of(slot)._send(parcel)
-            except Exception as error:
-                failure = error
-            finally:
-                if parcel.further:  # transactions are what a server counts (MAILMAX, RFC 9422)
-                    slot.messages += parcel.further
-                    parcel.further = 0
-                self._give_back(slot, failure)
-            course = course or Course(self._retries, unknown=self._retry_unknown)
-            ledger = parcel.ledger
-            pause = course.pause(failure, ledger.delivery, ledger.outcomes, used=used)
-            if pause is None or not parcel.repeatable or self._closed:
-                raise failure
-            if pause:
+        try:
+            while True:
                 try:
-                    await asyncio.sleep(pause)
-                except asyncio.CancelledError as cancelled:
-                    ledger.stamp(cancelled)  # as the last attempt left it
+                    slot = await self._borrow(patient=parcel.of_many)
+                except BaseException as error:
+                    if failure is not None and isinstance(error, SMTPException):
+                        raise failure from error  # what was said to the message is the news
+                    parcel.ledger.stamp(error)
                     raise
-
-    async def _take_rate(self, then: Callable[[], Awaitable[None]] | None) -> None:
-        bucket, loop = self._bucket, asyncio.get_running_loop()
-        if bucket is not None:
-            async with self._pace:  # first come, first served
-                while (seconds := bucket.wait(loop.time())) > 0:
-                    await asyncio.sleep(seconds)
-                bucket.take(loop.time())
-        if then is not None:
-            await then()
+                if failure is not None:
+                    parcel.again()
+                    self._retried += 1
+                used, attempts = slot.messages > 1, parcel.attempts
+                failure = None
+                try:
+                    return await client_of(slot)._send(parcel)
+                except Exception as error:
+                    failure = error
+                finally:
+                    slot.messages += parcel.further  # a server counts transactions (MAILMAX, RFC 9422)
+                    self._give_back(slot, failure)
+                course = course or Course(self._retries, unknown=self._retry_unknown)
+                ledger = parcel.ledger
+                used = used or attempts == parcel.attempts  # it went while something else was awaited
+                pause = course.pause(failure, ledger.delivery, ledger.outcomes, used=used)
+                if pause is None or not parcel.repeatable or self._closed:
+                    raise failure
+                if pause:
+                    try:
+                        await asyncio.sleep(pause)
+                    except asyncio.CancelledError as cancelled:
+                        ledger.stamp(cancelled)  # as the last attempt left it
+                        raise
+        finally:
+            failure = (
+                None  # its traceback has this frame: no cycle, so that a pool nobody closed goes at once
+            )
 
     def _run(self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool) -> Run:
+        self._here()
         window = self._limits.connections * self._limits.depth
         return in_window(messages, carry, window, ordered=ordered)
 
@@ -266,6 +269,7 @@ class SMTPPool(Mailing):
             client.give_up()
             raise
         finally:
+            slot.messages += max(0, client.carried - 1)
             self._give_back(slot, alone=True)
 
     async def _borrow(self, *, alone: bool = False, patient: bool = False) -> Slot:
@@ -283,7 +287,9 @@ class SMTPPool(Mailing):
         if isinstance(failure, SMTPProtocolError) and not lender.lock_step:
             lender.write_in_lock_step()
         if failure is not None and crowded(failure):
-            lender.too_many()
+            lender.too_many(slot)
+        elif isinstance(failure, SMTPServerDisconnected | SMTPTimeoutError | SMTPProtocolError):
+            lender.broken(slot)
         lender.give_back(slot, alone=alone)
 
     # -- what is known, and the end ------------------------------------------------------------------
@@ -311,9 +317,12 @@ class SMTPPool(Mailing):
             timeout: seconds that what is under way has to end; then it is dropped, and each
                 message says what is known of it. None waits for as long as it takes.
         """
-        self._closed = True
+        lender = None
         if self._lender is not None and not self._lender.loop.is_closed():
-            await self._here().close(timeout)
+            lender = self._here()
+        self._closed = True
+        if lender is not None:
+            await lender.close(timeout)
 
     async def __aenter__(self) -> Self:
         if self._closed:
@@ -342,11 +351,13 @@ class SMTPPool(Mailing):
                 lender.loop.call_soon_threadsafe(client.drop)
 
 
-def _name_of(client: AsyncSMTP) -> str:
-    return repr(client).rpartition(" ")[2].rstrip(">")
-
-
 def _positive(value: float | None, name: str) -> float:
     if value is not None and not value > 0:
         raise ValueError(f"{name} must be more than 0, not {value!r}")
+    return math.inf if value is None else value
+
+
+def _not_negative(value: float | None, name: str) -> float:
+    if value is not None and not value >= 0:
+        raise ValueError(f"{name} must not be negative: {value!r}")
     return math.inf if value is None else value

@@ -12,14 +12,23 @@ Rules of this room:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Self, cast
 
 from . import opening
 from .client import AsyncLMTP, AsyncSMTP
 from .connection import Connection
+from .delivery import SendResult
+from .dialogues import quit_
 from .errors import SMTPException
+from .parcels import Parcel
+from .rates import Bucket, RateLimit
+from .replies import Reply
 from .steps import Phase
 from .turn import Turn
 
@@ -29,11 +38,61 @@ PATIENCE = 5.0
 """Seconds a server gets to show that it is still there."""
 
 
-class PooledSMTP(AsyncSMTP):
-    """A client in a pool."""
+class Pace:
+    """Lets messages pass one by one, from whichever connection, as fast as a limit allows.
 
+    Args:
+        limit: what is allowed.
+    """
+
+    def __init__(self, limit: RateLimit) -> None:
+        self._bucket = Bucket(limit)
+        self._turn = asyncio.Lock()  # first come, first served
+
+    async def wait(self) -> None:
+        """Wait until the next message may leave. It must leave now."""
+        async with self._turn:
+            # Not the loop's clock, which on uvloop stands still for as long as something runs.
+            while (seconds := self._bucket.wait(time.monotonic())) > 0:
+                await asyncio.sleep(seconds)
+            self._bucket.take(time.monotonic())
+
+
+class PooledSMTP(AsyncSMTP):
+    """A client in a pool.
+
+    Attributes:
+        pace: what each message waits for before MAIL, if there is a limit.
+        carried: how many messages were begun since it was lent.
+    """
+
+    pace: Pace | None = None
+    carried = 0
     _borrowed_as: tuple[object, ...] | None = None
     _leaving: Connection | None = None
+
+    async def _send(self, parcel: Parcel) -> SendResult:
+        self.carried += 1
+        before = parcel.before
+        if self.pace is not None:
+            parcel.before = partial(self._paced, self.pace, before)
+        try:
+            return await super()._send(parcel)
+        finally:
+            parcel.before = before
+            self.carried += parcel.further
+
+    async def _paced(self, pace: Pace, then: Callable[[], Awaitable[None]] | None) -> None:
+        await pace.wait()
+        if then is not None:
+            await then()
+
+    async def mail(self, sender: str, options: Sequence[str] = ()) -> Reply:
+        """MAIL by hand, which begins a message as well."""
+        self.carried += 1
+        if self.pace is not None:
+            await self.pace.wait()
+        return await super().mail(sender, options)
 
     @property
     def _renewable(self) -> bool:
@@ -76,6 +135,11 @@ class PooledSMTP(AsyncSMTP):
         return idle < SEEN or not _has_news(connection)
 
     @property
+    def name(self) -> str:
+        """What to call its server."""
+        return self._settings.endpoint.name
+
+    @property
     def unfit(self) -> bool:
         """Nothing new may be begun here, though others may still wait for their replies."""
         return self._connection is None or self._connection.session.closing
@@ -91,6 +155,7 @@ class PooledSMTP(AsyncSMTP):
     def lend(self) -> None:
         """Remember what it was when somebody got it for himself."""
         self._borrowed_as = self._state()
+        self.carried = 0
 
     async def take_back(self) -> None:
         """End what he left open; if it is not what it was, nobody else gets it."""
@@ -116,8 +181,13 @@ class PooledSMTP(AsyncSMTP):
     def _state(self) -> tuple[object, ...]:
         connection = self._connection
         session = connection.session if connection is not None else None
-        secure = session and (session.encrypted, session.authenticated)
-        return (connection, self._credentials, self._connected_by_settings, secure)
+        return (
+            connection,
+            self._credentials,
+            self._connected_by_settings,
+            session and (session.encrypted, session.authenticated),
+            connection and connection.esmtp,
+        )
 
     async def leave(self) -> None:
         """QUIT and close."""
@@ -128,6 +198,22 @@ class PooledSMTP(AsyncSMTP):
                 await opening.farewell(connection)
             finally:
                 self._leaving = None
+
+    def __del__(self) -> None:
+        # No warning: that is the pool's to give, and once for all of them.
+        connection = self.__dict__.get("_connection")
+        if connection is not None and connection.alive:
+            with contextlib.suppress(RuntimeError):  # its loop is closed, and took the socket with it
+                connection.loop.call_soon_threadsafe(connection.drop)
+
+    def dismiss(self) -> None:
+        """Close at once, but not without a word: QUIT, whose answer nobody waits for."""
+        connection = self._connection
+        if connection is not None and connection.alive and connection.session.reusable:
+            with contextlib.suppress(SMTPException):
+                connection.protocol.send(next(quit_()))
+                connection.protocol.close()
+        self.drop()
 
     def drop(self) -> None:
         """Close at once, also while it takes its leave."""

@@ -28,6 +28,7 @@ from typing import NamedTuple
 from .errors import (
     Delivery,
     RecipientOutcome,
+    SMTPDataError,
     SMTPException,
     SMTPPoolError,
     SMTPRecipientsRefused,
@@ -72,12 +73,17 @@ class Retries(NamedTuple):
 
 
 def crowded(error: BaseException) -> bool:
-    """True if a server says that there are too many of us, or that we are too fast."""
+    """True if a server says that there are too many of us, or that we are too fast.
+
+    What it says to a recipient or to content is about the message, unless it takes its leave.
+    """
     if isinstance(error, SMTPResponseException):
         reply = error.reply
+        about_us = not isinstance(error, SMTPDataError)
     else:
         reply = error.last_reply if isinstance(error, SMTPServerDisconnected) else None
-    return reply is not None and _too_many(reply)
+        about_us = False
+    return reply is not None and (reply.code == 421 or (about_us and _too_many(reply)))
 
 
 def _too_many(reply: Reply) -> bool:

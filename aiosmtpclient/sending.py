@@ -100,28 +100,16 @@ class Sending(Mailing, Verbs):
                 divided = self._divided(parcel, transaction, connection.most_recipients)
             if parcel.binary and not (transaction.chunked and "binarymime" in extensions):
                 raise SMTPNotSupportedError(_why_not_binary(self._chunking))
-            if parcel.before is not None:
-                await parcel.before()
-                connection.protocol.check()  # it may have gone in the meantime
-                transaction.unsettled = session.unsettled
-            parcel.attempts += 1
-            ledger.carrier = connection.serial
-            lent = lease if transaction.shared else None
-            try:
-                if divided is not None:
-                    parcel.further = -1
-                    await self._send_in_parts(parcel, connection, transaction, divided)
-                elif isinstance(prepared.content, InMemory):
-                    await connection.run(deliver(transaction), home=_READY, lease=lent)
-                else:
-                    async with opened(prepared.content) as content:
-                        if parameters is not None:
-                            parameters.check_content(content.eightbit)
-                        prepared.content = content
-                        await connection.run(deliver(transaction), home=_READY, lease=lent)
-            finally:
-                if transaction.unchunkable:
-                    self._note_verdict(connection, False)
+            if divided is not None:
+                await self._deliver_in_parts(transaction, parcel, connection, divided)
+            elif isinstance(prepared.content, InMemory):
+                await self._deliver(transaction, parcel, connection, lease)
+            else:
+                async with opened(prepared.content) as content:
+                    if parameters is not None:
+                        parameters.check_content(content.eightbit)
+                    prepared.content = content
+                    await self._deliver(transaction, parcel, connection, lease)
         except BaseException as error:
             ledger.stamp(error)
             raise
@@ -149,6 +137,18 @@ class Sending(Mailing, Verbs):
             lines_of(transaction)  # what is wrong with the last recipient is found before the first part
         return divided
 
+    async def _deliver_in_parts(
+        self, transaction: Transaction, parcel: Parcel, connection: Connection, divided: Division
+    ) -> None:
+        """The same, a transaction for each part."""
+        if parcel.before is not None:
+            await parcel.before()
+            connection.protocol.check()  # it may have gone in the meantime
+        parcel.attempts += 1
+        parcel.ledger.carrier = connection.serial
+        parcel.further = -1  # each part counts itself
+        await self._send_in_parts(parcel, connection, transaction, divided)
+
     async def _send_in_parts(
         self, parcel: Parcel, connection: Connection, transaction: Transaction, divided: Division
     ) -> None:
@@ -169,7 +169,8 @@ class Sending(Mailing, Verbs):
                 refusal = error
             finally:
                 ledger.absorb(positions, part.ledger)
-                transaction.unchunkable = transaction.unchunkable or part.unchunkable
+                if part.unchunkable:
+                    self._note_verdict(connection, False)
             parcel.further += 1
             transaction.chunked = part.chunked
             first = first or refusal
@@ -205,6 +206,23 @@ class Sending(Mailing, Verbs):
             if lease is not None:
                 lease.give_back()
         return SendResult(ledger, parcel.envelope)
+
+    async def _deliver(
+        self, transaction: Transaction, parcel: Parcel, connection: Connection, lease: Lease
+    ) -> None:
+        """Everything is ready: the next octet is the first."""
+        if parcel.before is not None:
+            await parcel.before()
+            connection.protocol.check()  # it may have gone in the meantime
+            transaction.unsettled = connection.session.unsettled
+        parcel.attempts += 1
+        parcel.ledger.carrier = connection.serial
+        lent = lease if transaction.shared else None
+        try:
+            await connection.run(deliver(transaction), home=_READY, lease=lent)
+        finally:
+            if transaction.unchunkable:
+                self._note_verdict(connection, False)
 
     # -- BDAT or DATA ------------------------------------------------------------------
 

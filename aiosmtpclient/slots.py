@@ -19,9 +19,10 @@ Rules of this room:
 * A connection that was checked long ago is checked again before it is used; what is found dead
   is replaced, and whoever asked does not see it.
 * "Too many" lowers the cap for a while; then it rises again, one by one.
-* After a failure one connection at a time is tried, later and later. Whoever has waited through
-  more failures than he cares for gets the last of them; and everybody does at once if it makes no
-  sense to try again.
+* After a failure one connection at a time is tried, later and later, until one has carried
+  something: a server that greets and hangs up is as broken as one that does not greet. Whoever has
+  waited through more failures than he cares for gets the last of them; and everybody does at once
+  if it makes no sense to try again.
 """
 
 from __future__ import annotations
@@ -54,9 +55,10 @@ class Slot:
         expires: when it is too old.
         since: when it became idle, or was last found alive.
         over: nothing new is begun here.
+        young: nobody knows yet whether it is good for anything.
     """
 
-    __slots__ = ("expires", "load", "messages", "most", "over", "since", "state", "tenant")
+    __slots__ = ("expires", "load", "messages", "most", "over", "since", "state", "tenant", "young")
 
     def __init__(self) -> None:
         self.tenant: object = None
@@ -67,6 +69,7 @@ class Slot:
         self.expires = math.inf
         self.since = 0.0
         self.over = False
+        self.young = True
 
 
 class Ticket:
@@ -144,6 +147,8 @@ CROWDS = 10
 """So often "too many", with nobody else there, is no reason to give up."""
 LOWERED, RAISED = 30.0, 5.0
 """Seconds for which a cap that was "too many" stays lowered, and between the steps back up."""
+STILLBORN = 1.0
+"""Seconds after it was opened within which a connection that is of no use is a failure."""
 
 
 class Slots:
@@ -166,7 +171,7 @@ class Slots:
         self.shut = False
         self._alive = alive
         self._chance = chance
-        self._slots: set[Slot] = set()
+        self._slots: dict[Slot, None] = {}
         self._idle: dict[Slot, None] = {}
         self._busy: dict[Slot, None] = {}
         self._waiting: dict[Ticket, None] = {}
@@ -174,6 +179,7 @@ class Slots:
         self._closing = 0
         self._failures = 0
         self._not_before = -math.inf
+        self._held_back = False
         self._raise_at = math.inf
         self._actions: list[Action] = []
 
@@ -186,9 +192,11 @@ class Slots:
 
     def __repr__(self) -> str:
         idle, busy, opening, closing, waiting = self.counts
+        most = self.limits.connections
+        lowered = f", lowered from {most}" if self.cap < most else ""
         return (
-            f"<{len(self._slots)}/{self.cap} connections: {idle} idle, {busy} in use, {opening} opening, "
-            f"{closing} closing; {waiting} waiting>"
+            f"<{len(self._slots)}/{self.cap} connections{lowered}: {idle} idle, {busy} in use, "
+            f"{opening} opening, {closing} closing; {waiting} waiting>"
         )
 
     @property
@@ -206,10 +214,13 @@ class Slots:
         """There is no connection, nor is one on its way."""
         return not self._slots
 
-    def due(self, now: float) -> float | None:
-        """When something changes by itself; None if nothing does."""
+    @property
+    def due(self) -> float | None:
+        """When something changes by itself, which may be past by now; None if nothing does."""
+        if self.shut:
+            return None
         moments = []
-        if self._waiting and self._not_before > now:
+        if self._waiting and self._held_back:
             moments.append(self._not_before)
         if self.cap < self.limits.connections:
             moments.append(self._raise_at)
@@ -242,11 +253,19 @@ class Slots:
         self._waiting.pop(ticket, None)
         return self._settle(now)
 
-    def give_back(self, slot: Slot, now: float, *, alone: bool = True) -> list[Action]:
-        """Somebody is done with it. If it may not be used again, say so with `spoil` before."""
+    def give_back(self, slot: Slot, now: float, *, alone: bool = True, unused: bool = False) -> list[Action]:
+        """Somebody is done with it. If it may not be used again, say so with `spoil` before.
+
+        Args:
+            alone: he had it for himself.
+            unused: he did nothing with it.
+        """
         slot.load -= ALONE if alone else 1
+        slot.messages -= unused
         if slot.state is State.OPEN:
             slot.since = now
+            if slot.young and not (slot.over or unused):
+                slot.young, self._failures, self._not_before = False, 0, -math.inf
             if not slot.load:
                 del self._busy[slot]
                 self._idle[slot] = None
@@ -262,13 +281,13 @@ class Slots:
 
     def opened(self, slot: Slot, tenant: object, now: float, most: float = math.inf) -> list[Action]:
         """A connection is there, or answered when it was asked."""
+        if slot.state is not State.OPENING:
+            return [Action(Do.DROP, slot)]  # its loss was reported first
         self._opening -= 1
         if slot.tenant is None:
             slot.expires = now + self.limits.age * (1 - self._chance() / 10)
             slot.most = min(self.limits.messages, most)
         slot.tenant, slot.state, slot.since = tenant, State.OPEN, now
-        self._failures = 0
-        self._not_before = -math.inf
         self._idle[slot] = None
         return self._settle(now)
 
@@ -284,8 +303,7 @@ class Slots:
         self._forget(slot)
         if crowded:
             self._lower(now, 0)
-        if now >= self._not_before:  # those tried at the same time are one failure
-            self._back_off(now)
+        self._back_off(now)
         if not self._idle and not self._busy and not self._opening:
             for ticket in list(self._waiting):
                 ticket.failures += not crowded
@@ -308,11 +326,19 @@ class Slots:
         self._forget(slot)
         return self._settle(now)
 
-    def crowded(self, now: float) -> list[Action]:
+    def crowded(self, slot: Slot, now: float) -> list[Action]:
         """The server said on an open connection that there are too many."""
-        self._lower(now, 1)
-        self._back_off(now)
+        slot.young = False
+        if now >= self._not_before:  # said to several at the same time it is said once
+            self._lower(now, 1)
+            self._back_off(now)
         return self._settle(now)
+
+    def broken(self, slot: Slot, now: float) -> None:
+        """The server ended a connection in the middle of something. It is still to be given back."""
+        if slot.young:
+            slot.young = False
+            self._back_off(now)
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed."""
@@ -351,6 +377,8 @@ class Slots:
             slot = next(reversed(self._idle))
             idle = now - slot.since
             if self._worn(slot, now) or not self._alive(slot, idle):
+                if slot.young and idle < STILLBORN:
+                    self._back_off(now)
                 self._close(slot)
             elif idle >= self.limits.check_after:
                 del self._idle[slot]
@@ -381,15 +409,16 @@ class Slots:
         if not wanted and not self._opening and self._busy and self.limits.depth > 1 and not self._idle:
             # Before it is too late.
             wanted = self.limits.depth // 2 <= min(map(_load_of, self._busy)) <= self.limits.depth
-        if wanted <= 0 or self.shut or now < self._not_before:
+        self._held_back = wanted > 0 and now < self._not_before
+        if wanted <= 0 or self.shut or self._held_back:
             return
         if self._failures:
             wanted = min(wanted, 1 - self._opening)
         for _ in range(min(wanted, self.cap - self._staying)):
-            if len(self._slots) >= self.cap:
+            while len(self._slots) >= self.cap:
                 self._drop_one()
             slot = Slot()
-            self._slots.add(slot)
+            self._slots[slot] = None
             self._opening += 1
             self._actions.append(Action(Do.OPEN, slot))
 
@@ -424,7 +453,7 @@ class Slots:
         self._opening -= slot.state is State.OPENING
         self._closing -= slot.state is State.CLOSING
         slot.state = State.GONE
-        self._slots.discard(slot)
+        self._slots.pop(slot, None)
         self._idle.pop(slot, None)
         self._busy.pop(slot, None)
 
@@ -439,6 +468,8 @@ class Slots:
             self._raise_at += RAISED
 
     def _back_off(self, now: float) -> None:
+        if now < self._not_before:  # those tried at the same time are one failure
+            return
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2**self._failures)
         self._failures = min(self._failures + 1, 20)
         self._not_before = now + delay * (0.5 + self._chance() / 2)

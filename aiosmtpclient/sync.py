@@ -38,6 +38,7 @@ from .replies import Reply
 from .runner import run_sync
 from .timeouts import Timeouts
 from .tls import StrPath
+from .tokens import Token, sealed_token
 
 T = TypeVar("T")
 
@@ -281,6 +282,7 @@ class SMTP(Attributes):
         initial_response_ok: bool = True,
         mechanisms: Sequence[str] | None = None,
         authorization_id: str = "",
+        token: Token | None = None,
     ) -> Reply:
         """Log in (RFC 4954), with the strongest mechanism that both sides have.
 
@@ -288,20 +290,24 @@ class SMTP(Attributes):
             user: the user name.
             password: the password, in any characters: it travels as UTF-8.
             initial_response_ok: False to wait for a challenge first; some servers insist.
-            mechanisms: the only ones to try, in this order.
+            mechanisms: the only ones to try, in this order; some are used only if they are named.
             authorization_id: whom to act as, if not `user`.
+            token: an OAuth 2.0 access token in place of the password, or a function that gives one.
 
         Raises:
             SMTPNotSupportedError: no AUTH, or no mechanism in common.
             SMTPAuthenticationError: refused.
-            ValueError: a NUL in one of them, or an unknown mechanism.
+            ValueError: a NUL in one of them, an unknown mechanism, or one that needs a library
+                which is not installed.
         """
+        token = sealed_token(token)
         login = self._desk.login(
             user,
             password,
             initial_response_ok=initial_response_ok,
             mechanisms=mechanisms,
             authorization_id=authorization_id,
+            token=token,
         )
         password = ""  # what fails below must not show it
         return self._run(login)

@@ -174,7 +174,10 @@ def _judged_one_write(transaction: Transaction, step: Step, before: int) -> Dial
     if (refusal := judged(transaction, envelope)) is not None:
         if not transaction.shared:
             yield from reset_after(refusal.reply)
-        raise refusal.error
+        try:
+            raise refusal.error
+        finally:
+            del refusal  # no cycle: the traceback of its error has this frame
     return (yield from _after_chunk(transaction, step))
 
 

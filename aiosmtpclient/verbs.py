@@ -31,8 +31,10 @@ from .opening import Settings
 from .origin import XClient, XForward, attributes
 from .replies import Reply
 from .sasl import Credentials
+from .secret import Secret
 from .steps import AuthObject, Dialogue, Phase, T
 from .timeouts import Timeouts
+from .tokens import Asking, Token, sealed_token
 from .turn import Lease, Turn
 
 _ENVELOPE_VERBS = frozenset({"MAIL", "RCPT", "RSET", "EHLO", "HELO", "LHLO", "DATA", "BDAT"})
@@ -245,11 +247,12 @@ class Verbs:
     async def login(
         self,
         user: str,
-        password: str,
+        password: str | Secret = "",
         *,
         initial_response_ok: bool = True,
         mechanisms: Sequence[str] | None = None,
         authorization_id: str = "",
+        token: Token | None = None,
     ) -> Reply:
         """Log in (RFC 4954), with the strongest mechanism that both sides have.
 
@@ -257,23 +260,34 @@ class Verbs:
             user: the user name.
             password: the password, in any characters: it travels as UTF-8.
             initial_response_ok: False to wait for a challenge first; some servers insist.
-            mechanisms: the only ones to try, in this order.
+            mechanisms: the only ones to try, in this order. "EXTERNAL", "ANONYMOUS", "GSSAPI" and
+                "NTLM" are used only if they are named.
             authorization_id: whom to act as, if not `user`.
+            token: an OAuth 2.0 access token in place of the password, or a function that gives
+                one, as for the constructor.
 
         Raises:
             SMTPNotSupportedError: no AUTH, or no mechanism in common.
             SMTPTLSError: the credentials would travel in clear.
-            SMTPAuthenticationError: refused.
-            ValueError: a NUL in one of them, or an unknown mechanism.
+            SMTPAuthenticationError: refused; `.oauth` holds what was said about a token.
+            ValueError: a NUL in one of them, an unknown mechanism, or one that needs a library
+                which is not installed.
         """
+        # First of all, and under the same names: what fails below must not show them.
+        password = password if isinstance(password, Secret) else Secret(password)
+        token = sealed_token(token)
         credentials = Credentials(user, password, authorization_id)
-        password = ""  # what fails below must not show it
         async with self._my_turn():
             connection = await self._greet_if_needed()
             self._connected_by_settings = False
             self._credentials = credentials
             return await opening.login(
-                connection, self._settings, credentials, mechanisms, initial_response_ok=initial_response_ok
+                connection,
+                self._settings,
+                credentials,
+                mechanisms,
+                initial_response_ok=initial_response_ok,
+                asking=Asking(token) if token is not None else None,
             )
 
     async def auth(

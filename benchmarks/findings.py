@@ -47,6 +47,7 @@ class Row:
         round_trips: a message; None if they were not counted.
         cpu: microseconds of the client's CPU a message.
         sink_cpu: microseconds of the sink's CPU a message.
+        count: messages or connections that were measured in a round, at least.
     """
 
     contender: Contender
@@ -56,6 +57,7 @@ class Row:
     cpu: float
     sink_cpu: float | None
     rounds: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,7 @@ def _row(
         if None not in of_sink
         else None,
         rounds=len(done),
+        count=min(run.result.messages for run in done),
     )
 
 
@@ -226,6 +229,6 @@ def _verdict(goal: Goal, record: Record) -> Verdict:
 
 def _best_limit(record: Record, contender: Contender, against: Contender) -> float | None:
     """What the limit client shows for the same way on the same loop, as a ratio."""
-    way = contender.way.removesuffix("-tasks").removesuffix("-many")
+    way = contender.way.removesuffix("-tasks").removesuffix("-many").removesuffix("-pool")
     ratio = _ratio(record, Contender("limit", way, contender.loop), against)
     return ratio.median if ratio is not None else None

@@ -19,7 +19,7 @@ class Goal:
         work: the key of the work.
         contender: who should reach it.
         at_least: the ratio; with `at_most`, nothing.
-        at_most: a value in the unit of the work, instead of a ratio.
+        at_most: a value in this unit, that of the work, instead of a ratio.
         against: the other client; left out, aiosmtplib on the same loop.
     """
 
@@ -29,6 +29,7 @@ class Goal:
     at_least: float = 0.0
     at_most: float = 0.0
     against: Contender | None = None
+    unit: str = "ms"
 
 
 def _both(title: str, work: str, way: str, stock: float, uvloop: float) -> tuple[Goal, ...]:
@@ -72,6 +73,42 @@ GOALS = (
         )
     ),
     *_both("connect, EHLO, QUIT", "connect", "message", 1.4, 1.7),
+    *_both("10 connections", "pool-10", "message-pool", 4.5, 4.5),
+    *_both("10 connections, one write", "pool-10", "one-write-pool", 7, 6.5),
+    *_both("50 connections", "pool-50", "message-pool", 6, 6),
+    *_both("50 connections, one write", "pool-50", "one-write-pool", 9, 8),
+    *(
+        goal
+        for connections in (10, 50)
+        for goal in (
+            *_stock(
+                f"{connections} connections, round trip of 20 ms",
+                f"pool-{connections}-rtt-20",
+                "message-pool",
+                1.9,
+            ),
+            *_stock(
+                f"{connections} connections, round trip of 20 ms, one write",
+                f"pool-{connections}-rtt-20",
+                "one-write-pool",
+                3.7,
+            ),
+        )
+    ),
     *_than_source("stream-bdat-tasks"),
+    Goal(
+        "borrow an idle connection, and give it back",
+        "pool-borrow",
+        Contender("aiosmtpclient", "message-pool", "asyncio"),
+        at_most=10,
+        unit="µs",
+    ),
+    Goal(
+        "memory of an idle connection",
+        "idle",
+        Contender("aiosmtpclient", "message-pool", "asyncio"),
+        at_most=5,
+        unit="KiB",
+    ),
     Goal("import over `import asyncio`", "import", Contender("aiosmtpclient"), at_most=15),
 )

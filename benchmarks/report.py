@@ -70,7 +70,7 @@ def _goal(verdict: Verdict) -> tuple[str, ...]:
 
 
 def _wanted(goal: Goal) -> str:
-    return f"≤ {goal.at_most:g} ms" if goal.at_most else f"≥ {goal.at_least:g}"
+    return f"≤ {goal.at_most:g} {goal.unit}" if goal.at_most else f"≥ {goal.at_least:g}"
 
 
 # -- the sink ------------------------------------------------------------------------------
@@ -135,6 +135,11 @@ def _caption(table: Table, findings: Findings) -> str:
     words = [machine["processor"], machine["python"]]
     words += [f"{name} {machine[name]}" for name in ("aiosmtpclient", "aiosmtplib", "uvloop")]
     words += [f"sink: {table.sink}", f"rounds: {rounds}"]
+    connections = table.work.connections
+    if table.work.kind == "idle":
+        connections = min((row.count for row in table.rows), default=0)  # as many as were allowed
+    if connections > 1:
+        words.append(f"connections: {connections:,}")
     if table.line:
         words.append(f"round trip measured: {table.line:.1f} ms")
     return f"*{'; '.join(words)}*"

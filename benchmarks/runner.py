@@ -85,6 +85,10 @@ class Settings:
         """How often each of them does it."""
         return self.rounds or (1 if self.quick else work.rounds)
 
+    def connections_of(self, work: Work) -> int:
+        """How many there are: a quick run opens a tenth of those that only lie idle."""
+        return work.connections // 10 if self.quick and work.kind == "idle" else work.connections
+
     def seconds_of(self, work: Work) -> float:
         """How long it is measured each time."""
         return self.seconds or (work.seconds * 0.4 if self.quick else work.seconds)
@@ -184,7 +188,7 @@ class Runner:
                     able.append(contender)
                     continue
                 count = max(count, 2 * IN_FLIGHT)  # fewer would say nothing about the rest
-            job = replace(self._job(work, contender, server.port), count=count)
+            job = replace(self._job(work, contender, server.port), count=count * work.connections)
             server.hold(work.hold)
             try:
                 run = self._once(job, server)
@@ -194,7 +198,7 @@ class Runner:
                 continue
             finally:
                 server.hold(0)
-            if run.seen is not None and run.seen.connections == 1:
+            if run.seen is not None and run.seen.connections == work.connections:
                 record.round_trips[contender] = run.seen.waits / run.seen.messages
         return able
 
@@ -212,6 +216,7 @@ class Runner:
             # The limit sends so much in that time that making it would take longest.
             seconds=self._settings.seconds_of(work) * (0.5 if contender.client == "limit" else 1),
             seed=self._seed,
+            connections=self._settings.connections_of(work),
         )
 
     def _once(self, job: Job, server: Server) -> Run:
@@ -252,7 +257,7 @@ def _drive(job: Job) -> Result:
 
 def _check(job: Job, result: Result, seen: Counters) -> None:
     """Make sure that what was said to be sent arrived."""
-    if job.kind in ("connect", "import", "idle"):
+    if job.kind in ("connect", "import", "idle", "borrow"):
         return
     if seen.messages != result.sent:
         raise _Failed(f"sent {result.sent} messages, the sink saw {seen.messages}")

@@ -3,7 +3,7 @@
 Rules of this room:
 
 * A contender is one client, asked in one way, on one loop. All contenders of a work do the same
-  work: the same envelopes, the same octets, one connection.
+  work: the same envelopes, the same octets, the same number of connections.
 * `core` is what a quick run measures; a full run measures `extra` too, and more rounds.
 """
 
@@ -27,6 +27,8 @@ WAYS = {
     "one-write-many": "one write with BDAT, `send_messages`",
     "stream-data-tasks": f"stream, DATA, {IN_FLIGHT} tasks",
     "stream-bdat-tasks": f"stream, BDAT, {IN_FLIGHT} tasks",
+    "message-pool": '`SMTPPool`, `pipelining="message"`',
+    "one-write-pool": "`SMTPPool`, one write with BDAT",
     "stream-data-many": "stream, DATA, `send_messages`",
     "stream-bdat-many": "stream, BDAT, `send_messages`",
 }
@@ -98,6 +100,8 @@ class Work:
             `counted_as`.
         hold: milliseconds of silence that end a turn while round trips are counted.
         plots: the plots that it is a point of.
+        connections: at a time. A client without a pool has a task for each, which sends one
+            message after the other.
     """
 
     key: str
@@ -117,9 +121,12 @@ class Work:
     counted_as: str = ""
     hold: int = 6
     plots: tuple[str, ...] = ()
+    connections: int = 1
 
     def how(self, contender: Contender) -> str:
         """How this contender does it, in words; "" where there is but one way."""
+        if self.kind in ("idle", "borrow") and contender.way.endswith("-pool"):
+            return "`SMTPPool`"
         if self.kind in ("connect", "idle", "import") and contender.way != "parallel":
             return ""
         return contender.how
@@ -127,7 +134,7 @@ class Work:
     @property
     def lower_is_better(self) -> bool:
         """True for times and memory."""
-        return self.unit in ("ms", "MiB", "KiB")
+        return self.unit in ("ms", "µs", "MiB", "KiB")
 
 
 _MAIN = (
@@ -269,6 +276,60 @@ _RECIPIENTS = tuple(
     for count in (3, 10, 200)
 )
 
+_STALLS: tuple[tuple[Style, str], ...] = (("bytes", "bytes"), ("attachment", "an attachment"))
+
+# The same number of connections on both sides. Round trips are counted with ten of them.
+_POOL = (
+    Work(
+        key="pool-10",
+        title="1 KiB of bytes, 1 recipient, over 10 connections",
+        core=(PEER, *_ours("message-pool", "one-write-pool", loops=STOCK)),
+        extra=(
+            PEER_UV,
+            *_ours("message-pool", "one-write-pool", loops=UV),
+            *_limit("message", "one-write", "stream-bdat", loops=STOCK),
+        ),
+        connections=10,
+        count=3,
+    ),
+    Work(
+        key="pool-50",
+        title="1 KiB of bytes, 1 recipient, over 50 connections",
+        core=(),
+        extra=(
+            PEER,
+            PEER_UV,
+            *_ours("message-pool", "one-write-pool"),
+            *_limit("message", "one-write", "stream-bdat", loops=STOCK),
+        ),
+        connections=50,
+        counted_as="pool-10",
+    ),
+    *(
+        Work(
+            key=f"pool-{connections}-rtt-20",
+            title=f"1 KiB of bytes, 1 recipient, {connections} connections with a round trip of 20 ms",
+            core=(),
+            extra=(PEER, *_ours("message-pool", "one-write-pool", loops=STOCK)),
+            rtt=20,
+            rounds=2,
+            seconds=0.8,
+            connections=connections,
+            counted_as="pool-10",
+        )
+        for connections in (10, 50)
+    ),
+    Work(
+        key="pool-borrow",
+        title="borrow an idle connection from a pool and give it back",
+        kind="borrow",
+        core=_ours("message-pool", loops=STOCK),
+        extra=_ours("message-pool", loops=UV),
+        unit="µs",
+        connections=10,
+    ),
+)
+
 _REST = (
     Work(
         key="smtp-sink",
@@ -314,16 +375,17 @@ _REST = (
             style=style,
             rounds=1,
         )
-        for style, what in (("bytes", "bytes"), ("attachment", "an attachment"))
+        for style, what in _STALLS
     ),
     Work(
         key="idle",
-        title="memory of an idle connection",
+        title="memory of an idle connection, one of 10,000",
         kind="idle",
-        core=(PEER, *_ours("message", loops=STOCK)),
-        extra=(PEER_UV, *_ours("message", loops=UV), *_limit("message")),
+        core=(PEER, *_ours("message-pool", loops=STOCK)),
+        extra=(*_ours("message", loops=STOCK), *_ours("message-pool", loops=UV)),
         unit="KiB",
-        rounds=2,
+        rounds=1,
+        connections=10_000,
     ),
     Work(
         key="import",
@@ -334,4 +396,4 @@ _REST = (
     ),
 )
 
-WORKS = (*_MAIN, *_FAR, *_SIZES, *_RECIPIENTS, *_REST)
+WORKS = (*_MAIN, *_POOL, *_FAR, *_SIZES, *_RECIPIENTS, *_REST)

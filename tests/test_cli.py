@@ -50,7 +50,7 @@ def command(arguments: Sequence[str], stdout: int) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["send", "--help"], ["check", "--help"], ["demo", "--help"]]
+    "arguments", [["--help"], *([name, "--help"] for name in ("send", "bulk", "check", "demo"))]
 )
 def test_help_tells_the_exit_codes(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aiosmtpclient.__main__ import main
-from aiosmtpclient.cli import demo
+from aiosmtpclient.cli import demo, rehearsal
 from aiosmtpclient.cli.meant import Meant, read
 from aiosmtpclient.testing import MailServer, ReceivedMessage
 from aiosmtpclient.testing.transactions import MailConnection
@@ -45,7 +45,56 @@ def test_every_example_arrives_as_meant_through_every_client(capsys: pytest.Capt
     assert {row[2] for row in rows} == {"sendmail", "send_message"}
     assert f"{len(names)} messages, {len(rows)} transmissions: " in out[-1]
     assert "every octet and every answer as meant" in out[-1]
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 25
+
+
+def test_bulk_is_killed_and_gone_on_with(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(EXAMPLES, capsys)
+    [start] = [number for number, line in enumerate(out) if "in bulk" in line]
+    killed, resumed, *_, arrived = out[start + 1 : -2]
+    assert out[start] == "300 messages in bulk over 4 connections, killed on the way (SIGKILL):"
+    assert 140 <= int(killed.split()[2]) < 300
+    assert "0 not sent" in resumed
+    assert 290 <= int(arrived.split()[0]) <= 300
+
+
+@pytest.mark.parametrize(
+    ("times", "unknown", "problem"),
+    [
+        (0, False, "got 0 messages"),
+        (0, True, ""),
+        (1, False, ""),
+        (1, True, ""),
+        (2, False, "got 2 messages"),
+        (2, True, "got 2 messages"),
+    ],
+)
+def test_bulk_must_lose_nothing_and_send_nothing_twice(
+    times: int, unknown: bool, problem: str, tmp_path: Path
+) -> None:
+    [meant] = demo.letters_of(folder(tmp_path, one=letter()))
+    received = ReceivedMessage(
+        "1", meant.sender, ("reader@example.net",), meant.content, (), ((),), "", None, False, False, False
+    )
+    problems = list(
+        rehearsal._problems(
+            {"reader@example.net": meant}, [received] * times, {"reader@example.net"} if unknown else set()
+        )
+    )
+    assert problems == ([f"reader@example.net {problem}"] if problem else [])
+
+
+def test_what_arrives_in_bulk_otherwise_than_meant_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(message: ReceivedMessage) -> None:
+        if message.recipients == ("reader-3@example.net",):
+            object.__setattr__(message, "content", b"")
+
+    monkeypatch.setattr("aiosmtpclient.testing.MailServer", tampering(change), raising=False)
+    code, _, err = run(folder(tmp_path, one=letter()), capsys)
+    assert code == 1
+    assert err == ["aiosmtpclient: demo: in bulk: reader-3@example.net got one.eml other than it was meant"]
 
 
 def test_one_conversation_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

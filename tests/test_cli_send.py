@@ -510,6 +510,91 @@ def test_the_password_is_asked_for_on_the_terminal(
     logged_in(send, letter)
 
 
+def netrc_of(tmp_path: Path, text: str, name: str = "netrc") -> Path:
+    file = tmp_path / name
+    file.write_text(text)
+    file.chmod(0o600)
+    return file
+
+
+@pytest.mark.parametrize("machine", ["machine 127.0.0.1", "default"])
+def test_user_and_password_come_from_a_netrc(
+    machine: str, send: Send, letter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMTP_PASSWORD", "another one")
+    text = f'machine other login bob password x\n{machine} login ann password "{PASSWORD}"\n'
+    with MailServer(users={"ann": PASSWORD}) as server:
+        ran = send("--trace", "--debug", "--netrc-file", netrc_of(tmp_path, text), letter, to=server)
+    assert ran.code == 0, ran.err
+    assert server.messages[0].user == "ann"
+    assert [spelled for spelled in spellings() if spelled in ran.out + ran.err] == []
+
+
+def test_the_netrc_at_home(send: Send, letter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    netrc_of(tmp_path, f'machine 127.0.0.1 login ann password "{PASSWORD}"\n', ".netrc")
+    logged_in(send, letter, "--netrc")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
+def test_a_netrc_at_home_that_everybody_can_read_is_not_used(
+    send: Send, letter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    netrc_of(tmp_path, f'machine localhost login ann password "{PASSWORD}"\n', ".netrc").chmod(0o644)
+    ran = send("--netrc", letter)
+    assert ran.code == 78
+    assert "permissions" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("machine elsewhere login ann password x\n", "no entry"),
+        ("machine localhost login ann\n", "no entry"),
+        ("machine localhost login bob password x\n", "not that of --user"),
+        (f"machine localhost login ann password {PASSWORD}\n", "should be: line 2"),  # a blank, and no quotes
+    ],
+)
+def test_a_netrc_of_no_use_is_78_and_is_not_shown(
+    text: str, said: str, send: Send, letter: Path, tmp_path: Path
+) -> None:
+    ran = send("--debug", "--user", "ann", "--netrc-file", netrc_of(tmp_path, text), letter)
+    assert (ran.code, ran.out) == (78, "")
+    assert said in ran.err
+    assert "correct" not in ran.err
+    assert "horse" not in ran.err
+
+
+def test_a_missing_netrc_is_66(send: Send, letter: Path, tmp_path: Path) -> None:
+    assert send("--netrc-file", tmp_path / "none", letter).code == 66
+
+
+def test_a_password_from_two_places_is_64(send: Send, letter: Path, tmp_path: Path) -> None:
+    assert send("--netrc", "--password-file", tmp_path / "x", "--user", "ann", letter).code == 64
+
+
+def test_a_token_comes_from_a_file(send: Send, letter: Path, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("ya29.no-real-token\n")
+    with MailServer(tokens={"ya29.no-real-token": "ann"}) as server:
+        ran = send("--trace", "--debug", "--user", "ann", "--token-file", file, letter, to=server)
+        other = send("--token-file", file, "--mechanism", "plain", "--user", "ann", letter, to=server)
+    assert ran.code == 0, ran.err
+    assert "ya29.no-real-token" not in ran.out + ran.err
+    assert other.code == 69
+    assert "no mechanism in common" in other.err
+
+
+def test_a_mechanism_that_needs_no_password_asks_for_none(send: Send, letter: Path) -> None:
+    with MailServer(mechanisms=["ANONYMOUS"]) as server:
+        ran = send("--user", "guest", "--mechanism", "anonymous", letter, to=server)
+        advised = send("--user", "guest", "--password-file", os.devnull, letter, to=server)
+    assert ran.code == 0, ran.err
+    assert "named, by --mechanism" in advised.err
+
+
 def no_terminal(prompt: str) -> str:
     warnings.warn("Can not control echo on the terminal.", getpass.GetPassWarning, stacklevel=2)
     raise AssertionError("the message would be read as the password")

@@ -21,14 +21,16 @@ HOUSE = Path(aiosmtpclient.__file__).parent
 
 # A package counts as one room, named by its first part. A room that does not exist yet is fine.
 FLOORS = {
-    **dict.fromkeys(("domains", "errors", "replies", "secret", "timeouts", "rates", "slots", "xtext"), 0),
-    **dict.fromkeys(("addresses", "commands", "content", "extensions", "sasl", "serialiser", "tls"), 1),
+    **dict.fromkeys(("domains", "errors", "exchange", "replies", "secret", "timeouts", "rates", "slots"), 0),
+    "xtext": 0,
+    **dict.fromkeys(("addresses", "commands", "content", "extensions", "serialiser", "tls"), 1),
+    **dict.fromkeys(("bearer", "negotiation", "scram"), 1),
     **dict.fromkeys(("origin", "recipients"), 1),
-    **dict.fromkeys(("message_objects", "steps", "parameters"), 2),
+    **dict.fromkeys(("message_objects", "parameters", "sasl", "steps"), 2),
     **dict.fromkeys(("message", "delivery", "session", "dialogues", "chunking", "retrying"), 3),
     "envelopes": 4,
     **dict.fromkeys(("transactions", "parts"), 5),
-    **dict.fromkeys(("protocol", "bodies", "preparing", "dialling", "turn", "bulk"), 6),
+    **dict.fromkeys(("protocol", "bodies", "preparing", "dialling", "turn", "bulk", "tokens"), 6),
     **dict.fromkeys(("driver", "parcels"), 7),
     **dict.fromkeys(("connection", "mailing"), 8),
     "opening": 9,

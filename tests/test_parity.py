@@ -24,7 +24,7 @@ CLASSES = ("SMTP", "SMTP_SSL", "LMTP")
 ADDED = {
     "__init__": {"pipelining", "proxy_header"},
     "starttls": {"server_hostname", "keyfile", "certfile"},
-    "login": {"mechanisms", "authorization_id"},
+    "login": {"mechanisms", "authorization_id", "token"},
     "sendmail": {"all_or_nothing", "options"},
     "send_message": {"all_or_nothing", "options"},
 }

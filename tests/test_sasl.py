@@ -3,14 +3,17 @@
 import base64
 import hmac
 import pickle
+import ssl
 import traceback
 from collections.abc import Callable
 
 import pytest
+from leaks import told
 
-from aiosmtpclient import sasl
+from aiosmtpclient import negotiation, sasl, scram
 from aiosmtpclient.sasl import Credentials, Mechanism
 from aiosmtpclient.secret import Secret
+from aiosmtpclient.testing import CertificateAuthority
 
 PASSWORD = "correct horse battery staple"
 
@@ -178,18 +181,19 @@ def test_in_fips_mode_cram_md5_fails_without_showing_the_key(monkeypatch: pytest
     assert PASSWORD not in everything_told(caught.value)
 
 
-@pytest.mark.parametrize("factory", sasl.MECHANISMS.values(), ids=sasl.MECHANISMS)
-def test_a_caller_who_throws_into_a_mechanism_sees_no_password(factory: sasl.MechanismFactory) -> None:
-    mechanism = factory(Credentials("tim", PASSWORD))
+@pytest.mark.parametrize("name", [name for name in sasl.MECHANISMS if name != "GSSAPI"])
+def test_a_caller_who_throws_into_a_mechanism_sees_no_password(name: str) -> None:
+    peer = sasl.Peer(channel=sasl.Channel(unique=b"twelve octet"))
+    mechanism = sasl.MECHANISMS[name](Credentials("tim", "tanstaaftanstaaf"), peer)
     next(mechanism)
 
     with pytest.raises(RuntimeError) as caught:
         mechanism.throw(RuntimeError())
 
-    assert PASSWORD not in everything_told(caught.value)
+    assert "tanstaaftanstaaf" not in told(caught.value)
 
 
-@pytest.mark.parametrize("factory", [sasl.login, sasl.cram_md5])
+@pytest.mark.parametrize("factory", [sasl.login, sasl.cram_md5, sasl.anonymous, negotiation.ntlm])
 def test_nobody_is_logged_in_as_another_by_a_mechanism_that_cannot_say_so(
     factory: sasl.MechanismFactory,
 ) -> None:
@@ -197,12 +201,128 @@ def test_nobody_is_logged_in_as_another_by_a_mechanism_that_cannot_say_so(
         next(factory(Credentials("kurt", "x", "ursel")))
 
 
+# -- EXTERNAL and ANONYMOUS
+
+
+def test_external_says_whom_to_act_as_or_nothing() -> None:
+    assert responses(sasl.external(Credentials("", ""))) == [b""]
+    assert responses(sasl.external(Credentials("kurt", ""))) == [b"kurt"]
+    assert responses(sasl.external(Credentials("kurt", "", "ursel"))) == [b"ursel"]
+
+
+def test_anonymous_leaves_a_trace_as_in_rfc_4505() -> None:
+    assert responses(sasl.anonymous(Credentials("sirhc", ""))) == [b"sirhc"]
+
+
+@pytest.mark.parametrize("factory", [sasl.external, sasl.anonymous])
+def test_a_challenge_after_that_is_one_too_many(factory: sasl.MechanismFactory) -> None:
+    mechanism = factory(Credentials("kurt", ""), sasl.Peer())
+    next(mechanism)
+
+    with pytest.raises(StopIteration):
+        mechanism.send(b"")
+
+
 # -- choosing
 
 
+EVERYTHING = list(reversed(sasl.MECHANISMS))
+UNIQUE = sasl.Channel(unique=b"twelve octet", certificate=None)
+
+
 def test_the_strongest_comes_first_as_in_smtplib() -> None:
-    assert list(sasl.MECHANISMS) == ["CRAM-MD5", "PLAIN", "LOGIN"]
     assert sasl.choose(["LOGIN", "PLAIN", "GSSAPI", "CRAM-MD5"]) == ["CRAM-MD5", "PLAIN", "LOGIN"]
+
+
+def test_by_itself_one_scram_is_tried_with_a_binding_and_one_without() -> None:
+    """A wrong password tried with each of them would lock the account."""
+    assert sasl.choose(EVERYTHING, channel=UNIQUE) == [
+        "SCRAM-SHA-512-PLUS",
+        "SCRAM-SHA-512",
+        "CRAM-MD5",
+        "PLAIN",
+        "LOGIN",
+    ]
+    assert sasl.choose(["SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256"], channel=UNIQUE) == [
+        "SCRAM-SHA-1-PLUS",
+        "SCRAM-SHA-256",
+    ]
+
+
+def test_without_tls_nothing_is_bound() -> None:
+    assert sasl.choose(EVERYTHING)[0] == "SCRAM-SHA-512"
+    assert sasl.choose(EVERYTHING, ["SCRAM-SHA-1-PLUS"]) == []
+    assert "TLS" in sasl.advice(EVERYTHING, ["SCRAM-SHA-1-PLUS"], token=False, channel=None)
+
+
+def test_a_binding_that_few_servers_know_is_used_where_it_is_asked_for() -> None:
+    """In TLS 1.3 servers want tls-exporter, which Python does not give."""
+    channel = sasl.Channel(
+        unique=None, certificate=ssl.PEM_cert_to_DER_cert(CertificateAuthority().ca_pem.decode())
+    )
+
+    assert sasl.choose(EVERYTHING, channel=channel)[0] == "SCRAM-SHA-512"
+    assert sasl.choose(EVERYTHING, ["SCRAM-SHA-256-PLUS"], channel=channel) == ["SCRAM-SHA-256-PLUS"]
+    assert sasl.choose(["SCRAM-SHA-1-PLUS"], channel=channel) == ["SCRAM-SHA-1-PLUS"]
+
+
+def test_a_password_that_saslprep_forbids_goes_another_way() -> None:
+    odd = Credentials("kurt", "\U0001f511")
+
+    assert sasl.choose(["SCRAM-SHA-256", "PLAIN"], credentials=odd) == ["PLAIN"]
+    assert sasl.choose(["SCRAM-SHA-256"], ["SCRAM-SHA-256"], credentials=odd) == ["SCRAM-SHA-256"]
+
+
+def test_a_token_is_used_where_a_token_is_given_and_only_there() -> None:
+    me = Credentials("me", "")
+
+    assert sasl.choose(EVERYTHING, credentials=me, token=True) == ["OAUTHBEARER"]
+    assert sasl.choose(["XOAUTH2", "PLAIN"], credentials=me, token=True) == ["XOAUTH2"]
+    assert sasl.choose(["XOAUTH2", "OAUTHBEARER"], credentials=me) == []
+    assert sasl.choose(["XOAUTH2"], ["XOAUTH2"], credentials=me) == []
+
+
+def test_without_a_user_name_there_is_no_xoauth2() -> None:
+    assert sasl.choose(["XOAUTH2"], credentials=Credentials("", ""), token=True) == []
+    assert sasl.choose(["OAUTHBEARER"], credentials=Credentials("", ""), token=True) == ["OAUTHBEARER"]
+
+
+def test_with_a_token_a_password_is_sent_only_if_there_is_one_and_it_is_asked_for() -> None:
+    wanted = ["PLAIN", "XOAUTH2"]
+
+    assert sasl.choose(EVERYTHING, wanted, credentials=Credentials("me", ""), token=True) == ["XOAUTH2"]
+    assert sasl.choose(EVERYTHING, wanted, credentials=Credentials("me", "x"), token=True) == wanted
+
+
+@pytest.mark.parametrize("name", ["EXTERNAL", "ANONYMOUS", "NTLM"])
+def test_some_are_used_only_if_they_are_named(name: str) -> None:
+    assert sasl.choose([name], credentials=Credentials("me", "x")) == []
+    assert name in sasl.advice([name], None, token=False, channel=None)
+    assert sasl.choose([name], [name], credentials=Credentials("me", "x")) == [name]
+
+
+def test_what_needs_a_missing_library_is_passed_over_unless_it_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scram, "available", lambda: False)
+
+    assert sasl.choose(["SCRAM-SHA-256", "PLAIN"]) == ["PLAIN"]
+    assert "aiosmtpclient[scram]" in sasl.advice(["SCRAM-SHA-256"], None, token=False, channel=None)
+    with pytest.raises(ValueError, match=r"aiosmtpclient\[scram\]"):
+        sasl.choose(["SCRAM-SHA-256", "PLAIN"], ["SCRAM-SHA-256", "PLAIN"])
+    assert sasl.choose(["PLAIN"], ["SCRAM-SHA-256", "PLAIN"]) == ["PLAIN"]
+
+
+def test_kerberos_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(negotiation, "kerberos_available", lambda: False)
+
+    with pytest.raises(ValueError, match=r"aiosmtpclient\[spnego\].*pyspnego\[kerberos\]"):
+        sasl.choose(["GSSAPI"], ["GSSAPI"])
+
+
+def test_a_server_that_takes_tokens_says_so_in_the_advice() -> None:
+    assert "token=" in sasl.advice(["XOAUTH2"], None, token=False, channel=None)
+    assert sasl.advice(["DIGEST-MD5"], None, token=False, channel=None) == ""
 
 
 def test_only_what_is_offered_is_tried() -> None:
@@ -220,8 +340,8 @@ def test_the_callers_order_counts() -> None:
 
 
 def test_a_mechanism_that_we_do_not_speak_is_an_error_not_a_silent_gap() -> None:
-    with pytest.raises(ValueError, match=r"unknown mechanism 'GSSAPI'; we speak CRAM-MD5, PLAIN, LOGIN"):
-        sasl.choose(["GSSAPI"], ["GSSAPI", "PLAIN"])
+    with pytest.raises(ValueError, match=r"unknown mechanism 'DIGEST-MD5'; we speak GSSAPI, SCRAM"):
+        sasl.choose(["DIGEST-MD5"], ["DIGEST-MD5", "PLAIN"])
 
 
 def test_a_string_of_mechanisms_is_not_taken_for_one_a_letter() -> None:
@@ -230,8 +350,11 @@ def test_a_string_of_mechanisms_is_not_taken_for_one_a_letter() -> None:
 
 
 def test_an_authorization_identity_leaves_only_what_can_carry_it() -> None:
-    assert sasl.choose(["CRAM-MD5", "PLAIN", "LOGIN"], authorization_id="ursel") == ["PLAIN"]
-    assert sasl.choose(["LOGIN"], ["LOGIN"], authorization_id="ursel") == []
+    other = Credentials("kurt", "x", "ursel")
+
+    assert sasl.choose(["SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN"], credentials=other) == ["PLAIN"]
+    assert sasl.choose(["LOGIN"], ["LOGIN"], credentials=other) == []
+    assert sasl.choose(EVERYTHING, credentials=other, token=True) == ["OAUTHBEARER"]
 
 
 def test_in_fips_mode_cram_md5_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +368,8 @@ def test_in_fips_mode_cram_md5_is_skipped(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_available_knows_the_others() -> None:
     assert sasl.available("PLAIN")
-    assert not sasl.available("GSSAPI")
+    assert not sasl.available("DIGEST-MD5")
+    assert {name for name in sasl.MECHANISMS if not sasl.available(name)} <= {"GSSAPI"}
 
 
 def test_prompts_are_what_plain_and_login_get() -> None:

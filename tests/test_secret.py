@@ -1,5 +1,6 @@
 """A password must not be seen by accident."""
 
+import base64
 import copy
 import dataclasses
 import pickle
@@ -8,7 +9,7 @@ import traceback
 
 import pytest
 
-from aiosmtpclient.secret import Secret
+from aiosmtpclient.secret import Secret, redacted, traces_of
 
 PASSWORD = "correct horse battery staple"
 
@@ -65,3 +66,23 @@ def test_a_copy_is_the_same_secret_so_that_asdict_works_without_revealing() -> N
     assert copy.copy(secret) is secret
     assert copy.deepcopy(secret) is secret
     assert dataclasses.asdict(Holder(secret)) == {"password": secret}
+
+
+@pytest.mark.parametrize("before", ["", "a", "ab", "abc", "abcd"])
+@pytest.mark.parametrize("behind", ["", "x", "xy", "xyz"])
+@pytest.mark.parametrize("text", [PASSWORD, "fünf€", "abcdefg"])
+def test_a_secret_is_found_in_base64_wherever_it_stands_in_it(before: str, text: str, behind: str) -> None:
+    encoded = base64.b64encode(f"{before}{text}{behind}".encode()).decode()
+
+    assert "***" in redacted(f"535 no: {encoded}", [Secret(text)])
+
+
+def test_redacting_leaves_everything_else() -> None:
+    assert redacted(f"a {PASSWORD} b", [Secret(PASSWORD)]) == "a *** b"
+    assert redacted("535 5.7.8 no", [Secret("x"), Secret("")]) == "535 5.7.8 no"
+
+
+def test_what_is_left_of_a_short_secret_in_base64_is_not_looked_for() -> None:
+    """A few letters of base64 would be found everywhere."""
+    assert traces_of(Secret("ab")) == (b"ab", b"YWI=")
+    assert traces_of(Secret("")) == ()

@@ -65,6 +65,14 @@ PORTS: tuple[int, int, int] = (
 # -- making a client -------------------------------------------------------------------------
 
 
+def plain_token() -> str:
+    return "token"
+
+
+async def async_token(*, force_refresh: bool = False) -> str:
+    return "fresh" if force_refresh else "token"
+
+
 def clients(context: ssl.SSLContext, connected: socket.socket) -> list[AsyncSMTP]:
     def trace(event: str, octets: bytes) -> None:
         print(event, octets)
@@ -78,6 +86,9 @@ def clients(context: ssl.SSLContext, connected: socket.socket) -> list[AsyncSMTP
         AsyncSMTP("mail.example", tls=TLSPolicy.STARTTLS, tls_context=context, server_hostname="mx.example"),
         AsyncSMTP("mail.example", tls="implicit", username="user", password="secret", trace=trace),
         AsyncSMTP("mail.example", username=None, password=None, allow_cleartext_auth=True),
+        AsyncSMTP("mail.example", username="user", token="token"),
+        AsyncSMTP("mail.example", username="user", token=plain_token, mechanisms=["XOAUTH2"]),
+        AsyncSMTP("mail.example", token=async_token),
         AsyncSMTP(sock=connected, pipelining="off"),
         AsyncLMTP("/run/lmtp.sock"),
         AsyncLMTP("localhost", 24, "me.example", ("127.0.0.1", 0), 60, pipelining="message", tls="none"),
@@ -232,6 +243,8 @@ async def by_hand(smtp: AsyncSMTP, context: ssl.SSLContext) -> None:
     logged_in: Reply = await smtp.login(
         "user", "secret", initial_response_ok=False, mechanisms=["PLAIN"], authorization_id="boss"
     )
+    by_token: Reply = await smtp.login("user", token=async_token)
+    print(by_token)
     replies: list[Reply] = [
         await smtp.mail("a@example.org", ["SIZE=100"]),
         await smtp.rcpt("b@example.org", ("NOTIFY=NEVER",)),
@@ -358,6 +371,7 @@ def blocking(message: EmailMessage, context: ssl.SSLContext) -> None:
     with SMTP("mail.example", 587, "me.example", 30, ("192.0.2.1", 0)) as smtp:
         started: tuple[int, bytes] = smtp.starttls(context=context)
         logged_in: tuple[int, bytes] = smtp.login("user", "secret", initial_response_ok=True)
+        logged_in = smtp.login("user", "", token=plain_token)
         code, said = smtp.noop()
         refused: dict[str, Reply] = smtp.send_message(message)
         result: SendResult = smtp.sendmail(

@@ -2,11 +2,13 @@
 
 An SMTP and an LMTP server are started on the loopback interface. Each message goes through
 `AsyncSMTP`, `AsyncLMTP` and the blocking `SMTP`; what arrived is compared, octet by octet and
-address by address, with what `meant` worked out from the file.
+address by address, with what `meant` worked out from the file. Then `rehearsal` sends them in
+bulk, with an interruption.
 
 Rules of this room:
 
-* Nothing leaves this machine, and nothing is written to it.
+* Nothing leaves this machine, and nothing stays on it: what bulk reads and writes is in a
+  temporary folder.
 * One recipient is always refused: in SMTP at RCPT, in LMTP after the content, which is where a
   refusal of that kind comes in real life.
 * Whatever is not as it was meant is named, and ends with exit code 1.
@@ -31,6 +33,7 @@ from .exits import Exit, Failure
 from .meant import Meant, read
 from .options import add_command
 from .printing import Transcript, complain, say
+from .rehearsal import Rehearsal, rehearse
 
 if TYPE_CHECKING:
     from aiosmtpclient.testing import MailServer
@@ -47,6 +50,7 @@ _DESCRIPTION = """\
 Send every message (*.eml) of a folder through the SMTP client, the LMTP client and the
 blocking client, to servers that are started for it on this machine, print one of the
 conversations and an account of all, and compare what arrived with what was meant.
+Then send them in bulk, kill that on the way, go on with it, and compare again.
 """
 
 
@@ -73,12 +77,20 @@ def run(arguments: argparse.Namespace) -> Exit:
         for row in transmissions(letters, smtp, lmtp):
             say(row.line)
             rows.append(row)
+        wrong = any(row.problems for row in rows)
+        folder = arguments.folder or examples()
+        bulk = rehearse(letters, folder, smtp) if not wrong else Rehearsal((), ())
+    say("")
+    for line in bulk.lines:
+        say(line)
     say("")
     say(summary(rows, letters, time.monotonic() - begun))
     for row in rows:
         for problem in row.problems:
             complain(f"demo: {row.letter.name} through {row.client}: {problem}")
-    return Exit.FAILED if any(row.problems for row in rows) else Exit.OK
+    for problem in bulk.problems:
+        complain(f"demo: in bulk: {problem}")
+    return Exit.FAILED if wrong or bulk.problems else Exit.OK
 
 
 def letters_of(folder: Path | None) -> list[Meant]:

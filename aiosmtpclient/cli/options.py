@@ -11,16 +11,20 @@ Rules of this room:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
+import netrc
 import os
 import re
 import ssl
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from aiosmtpclient.client import AsyncLMTP, AsyncSMTP, Options
 from aiosmtpclient.errors import SMTPException
+from aiosmtpclient.opening import split_port
+from aiosmtpclient.sasl import need_no_password
 from aiosmtpclient.secret import Secret
 from aiosmtpclient.session import Trace
 from aiosmtpclient.timeouts import Timeouts
@@ -56,7 +60,7 @@ class _Refused(argparse.Action):
     ) -> NoReturn:
         parser.error(
             "a password among the arguments can be read by everybody on this machine: "
-            f"use --password-file, the environment variable {PASSWORD_VARIABLE}, or the prompt"
+            f"use --password-file, --netrc, the environment variable {PASSWORD_VARIABLE}, or the prompt"
         )
 
 
@@ -82,6 +86,8 @@ _ADVICE = (
     (re.compile(r"\btls_context= \(.*?\) that has loaded it or its CA"), "--ca-file with it or its CA in it"),
     (re.compile(r"\bserver_hostname="), "--server-hostname"),
     (re.compile(r"\ballow_cleartext_auth=True"), "--allow-cleartext-auth"),
+    (re.compile(r"\bin mechanisms="), "by --mechanism"),
+    (re.compile(r"\btoken="), "--token-file"),
     (re.compile(r"`timeout` argument"), "--timeout option"),
 )
 
@@ -137,6 +143,20 @@ def add_connection_options(parser: Parser) -> None:
     group.add_argument("--trace", action="store_true", help="print the conversation to standard error")
 
 
+def add_server_options(parser: Parser) -> argparse._ArgumentGroup:
+    """Add where the server is; returns the group, for more."""
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--host",
+        default="localhost",
+        help="name, address, host:port, or the path of a Unix socket (default: %(default)s)",
+    )
+    group.add_argument(
+        "--port", type=port_number, default=0, help="TCP port (default: 25, 465 or 2003 by protocol)"
+    )
+    return group
+
+
 def add_login_options(parser: Parser) -> None:
     """Add what it takes to log in."""
     group = parser.add_argument_group("login")
@@ -147,6 +167,19 @@ def add_login_options(parser: Parser) -> None:
         metavar="VARIABLE",
         default=PASSWORD_VARIABLE,
         help="the password is in this environment variable (default: %(default)s)",
+    )
+    group.add_argument(
+        "--netrc", action="store_true", help="user and password are those of this host in ~/.netrc"
+    )
+    # Two options, as curl has them: an optional value would swallow the message's file name.
+    group.add_argument("--netrc-file", metavar="FILE", help="the same, from this file")
+    group.add_argument("--token-file", metavar="FILE", help="an OAuth access token is this file's first line")
+    group.add_argument(
+        "--mechanism",
+        metavar="NAME",
+        action="append",
+        dest="mechanisms",
+        help="log in this way only; may be given several times",
     )
     group.add_argument("--password", action=_Refused, nargs="?", help=argparse.SUPPRESS)
     group.add_argument(
@@ -187,21 +220,64 @@ def unreadable(name: str, error: OSError) -> Failure:
     return Failure(f"{name}: {error.strerror or error}", Exit.NOINPUT)
 
 
-def password_of(arguments: argparse.Namespace) -> Secret | None:
-    """Find the password: in the file, else in the environment, else by asking on the terminal.
+def login_of(arguments: argparse.Namespace) -> tuple[str | None, Secret | None]:
+    """Find user and password: in the file, else in a netrc, else in the environment, else by asking.
 
     Raises:
-        Failure: there is none.
+        Failure: there is no password, or two places to take it from.
     """
+    with_netrc = arguments.netrc or arguments.netrc_file is not None
+    if with_netrc + (arguments.password_file is not None) + (arguments.token_file is not None) > 1:
+        raise Failure("--password-file, --netrc and --token-file: only one of them", Exit.USAGE)
+    if with_netrc:
+        return _entry(arguments)
+    if arguments.token_file is not None:
+        return arguments.user, None
     if not arguments.user:
         if arguments.password_file is not None:
             raise Failure("--password-file needs --user", Exit.USAGE)
-        return None
+        return None, None
     if arguments.password_file is not None:
-        return _first_line(arguments.password_file)
+        return arguments.user, _first_line(arguments.password_file)
+    with sensible():
+        if need_no_password(arguments.mechanisms):
+            return arguments.user, None
     if arguments.password_env in os.environ:
-        return Secret(os.environ[arguments.password_env])
-    return _asked(arguments.user, arguments.password_env)
+        return arguments.user, Secret(os.environ[arguments.password_env])
+    return arguments.user, _asked(arguments.user, arguments.password_env)
+
+
+def _entry(arguments: argparse.Namespace) -> tuple[str, Secret]:
+    """The entry of this host, or the default one."""
+    host = split_port(place(arguments.host)[0], 0)[0] or "localhost"
+    name = arguments.netrc_file
+    shown = name or "~/.netrc"
+    user, password = _looked_up(name, shown, host)
+    if user is None or password is None:
+        raise Failure(f"{shown}: no entry with login and password for {host}", Exit.CONFIG)
+    if arguments.user and arguments.user != user:
+        raise Failure(f"{shown}: the entry for {host} is not that of --user", Exit.CONFIG)
+    return user, password
+
+
+def _looked_up(name: str | None, shown: str, host: str) -> tuple[str | None, Secret | None]:
+    # No name for what was read: a netrc's repr is the whole file. Nor is it told what could not be
+    # understood: with a quote missing that is the password.
+    why = ""
+    try:
+        return _sealed_entry(netrc.netrc(name).authenticators(host))
+    except netrc.NetrcParseError as error:
+        line = f"line {error.lineno}" if error.lineno else "its owner or its permissions"
+        why = f"{shown}: not as a netrc should be: {line}"
+    except UnicodeDecodeError:
+        why = f"{shown}: not UTF-8"
+    except OSError as error:
+        raise unreadable(shown, error) from error
+    raise Failure(why, Exit.CONFIG)
+
+
+def _sealed_entry(entry: Sequence[str | None] | None) -> tuple[str | None, Secret | None]:
+    return (entry[0] or None, Secret(entry[2]) if entry[2] else None) if entry else (None, None)
 
 
 def _first_line(name: str) -> Secret:
@@ -210,8 +286,9 @@ def _first_line(name: str) -> Secret:
             return Secret(file.readline().rstrip(b"\r\n").decode())
     except OSError as error:
         raise unreadable(name, error) from error
-    except UnicodeDecodeError:  # its text and its fields show the password
-        raise Failure(f"{name}: the password is not UTF-8", Exit.CONFIG) from None
+    except UnicodeDecodeError:
+        pass  # its text and its fields show the password: it must not become the context of ours
+    raise Failure(f"{name}: the password is not UTF-8", Exit.CONFIG)
 
 
 def _asked(user: str, variable: str) -> Secret:
@@ -233,26 +310,49 @@ def client_of(arguments: argparse.Namespace, trace: Trace | None) -> AsyncSMTP:
     Raises:
         Failure: an argument makes no sense.
     """
-    context, password = context_of(arguments), password_of(arguments)
-    try:
-        host, port = place(arguments.host)
-        options: Options = {
-            "tls": arguments.tls,
-            "tls_context": context,
-            "server_hostname": arguments.server_hostname,
-            "username": arguments.user,
-            "password": password.reveal() if password is not None else None,
-            "pipelining": arguments.pipelining,
-            "allow_cleartext_auth": arguments.allow_cleartext_auth,
-            "trace": trace,
-        }
+    options = client_options(arguments, trace)
+    with sensible():
         client: type[AsyncSMTP] = AsyncLMTP if arguments.lmtp else AsyncSMTP
-        return client(
-            host,
-            arguments.port or port,
-            arguments.local_hostname,
-            timeout=timeouts_of(arguments),
-            **options,
-        )
+        host, port = server_of(arguments)
+        timeouts = timeouts_of(arguments)
+        return client(host, port, arguments.local_hostname, timeout=timeouts, **options)
+
+
+def client_options(arguments: argparse.Namespace, trace: Trace | None) -> Options:
+    """Return the options of a client that the arguments describe.
+
+    Raises:
+        Failure: there is no password, or a file of certificates that cannot be read.
+    """
+    context, (user, password) = context_of(arguments), login_of(arguments)
+    return {
+        "tls": arguments.tls,
+        "tls_context": context,
+        "server_hostname": arguments.server_hostname,
+        "username": user,
+        "password": password,
+        "token": _first_line(arguments.token_file) if arguments.token_file is not None else None,
+        "mechanisms": arguments.mechanisms,
+        "pipelining": arguments.pipelining,
+        "allow_cleartext_auth": arguments.allow_cleartext_auth,
+        "trace": trace,
+    }
+
+
+def server_of(arguments: argparse.Namespace) -> tuple[str, int]:
+    """Return host and port; 0 for the one of the protocol.
+
+    Raises:
+        ValueError: a port that is none.
+    """
+    host, port = place(arguments.host)
+    return host, arguments.port or port
+
+
+@contextlib.contextmanager
+def sensible() -> Iterator[None]:
+    """Turn what the library says about an argument into a `Failure`, before anything is connected to."""
+    try:
+        yield
     except (ValueError, SMTPException) as error:
         raise Failure(str(error), Exit.USAGE) from error

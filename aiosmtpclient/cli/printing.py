@@ -54,9 +54,13 @@ def trace_back(error: BaseException) -> None:
 
 
 def _print(text: str, stream: TextIO) -> None:
+    stream.write(fit(text, stream) + "\n")
+
+
+def fit(text: str, stream: TextIO) -> str:
+    """Return the text in one line that is safe to print and that the stream can take."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    line = escaped(text).encode(encoding, "backslashreplace").decode(encoding)
-    stream.write(line + "\n")
+    return escaped(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 class Transcript:

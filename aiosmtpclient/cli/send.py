@@ -35,9 +35,9 @@ from .options import (
     add_command,
     add_connection_options,
     add_login_options,
+    add_server_options,
     client_of,
     in_options,
-    port_number,
 )
 from .printing import Transcript, complain, say, trace_back
 
@@ -50,8 +50,8 @@ _DESCRIPTION = """\
 Send messages through an SMTP or LMTP server.
 
 Sender and recipients come from the headers (Sender or From; To, Cc and Bcc) or from
---from and --to. Bcc does not travel. The password comes from --password-file, the
-environment, or a prompt, never from the arguments. Printed is an account: a line for
+--from and --to. Bcc does not travel. The password comes from --password-file, a netrc,
+the environment, or a prompt, never from the arguments. Printed is an account: a line for
 each message, and one for each recipient: accepted, refused (and what the server said),
 not sent (safe to send again), or unknown (sending again may make a duplicate).
 """
@@ -75,16 +75,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "--all-or-nothing", action="store_true", help="one refused recipient refuses the message"
     )
     add_connection_options(parser)
-    connection = parser.add_argument_group("server")
-    connection.add_argument(
-        "--host",
-        default="localhost",
-        help="name, address, host:port, or the path of a Unix socket (default: %(default)s)",
-    )
-    connection.add_argument(
-        "--port", type=port_number, default=0, help="TCP port (default: 25, 465 or 2003 by protocol)"
-    )
-    connection.add_argument(
+    add_server_options(parser).add_argument(
         "--pipelining",
         choices=["off", "message"],
         default="message",

@@ -10,6 +10,7 @@ import datetime
 import functools
 import os
 import ssl
+import weakref
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,24 +48,41 @@ def _leaf(purpose: str, names: tuple[str, ...], expired: bool) -> trustme.LeafCe
     )
 
 
+_certificates: weakref.WeakKeyDictionary[ssl.SSLContext, str] = weakref.WeakKeyDictionary()
+
+
 def _server_context(leaf: trustme.LeafCert) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     leaf.configure_cert(context)
+    _certificates[context] = leaf.cert_chain_pems[0].bytes().decode()
     return context
+
+
+def certificate_of(context: ssl.SSLContext) -> str | None:
+    """The certificate in a server's context, PEM, if it was made here: `ssl` does not tell."""
+    return _certificates.get(context)
 
 
 class CertificateAuthority:
     """A certificate authority that only tests trust."""
 
-    def server_context(self, *names: str, expired: bool = False) -> ssl.SSLContext:
+    def server_context(
+        self, *names: str, expired: bool = False, client_certificates: bool = False
+    ) -> ssl.SSLContext:
         """A context for a server.
 
         Args:
             names: host names and addresses in the certificate; localhost, 127.0.0.1 and ::1
                 if none are given.
             expired: make it a certificate whose time ended yesterday.
+            client_certificates: ask clients for a certificate of this authority; they need not
+                show one.
         """
-        return _server_context(_leaf("trusted", names or LOCAL_NAMES, expired))
+        context = _server_context(_leaf("trusted", names or LOCAL_NAMES, expired))
+        if client_certificates:
+            context.verify_mode = ssl.CERT_OPTIONAL
+            _authority("trusted").configure_trust(context)
+        return context
 
     def expired_context(self) -> ssl.SSLContext:
         """A server's context whose certificate is no longer valid."""
@@ -78,10 +96,16 @@ class CertificateAuthority:
         """A server's context whose certificate comes from an authority that nobody trusts."""
         return _server_context(_leaf("untrusted", LOCAL_NAMES, False))
 
-    def client_context(self) -> ssl.SSLContext:
-        """A context for a client: verifies host names, and trusts this authority only."""
+    def client_context(self, *, user: str | None = None) -> ssl.SSLContext:
+        """A context for a client: verifies host names, and trusts this authority only.
+
+        Args:
+            user: show the server a certificate with this common name.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         _authority("trusted").configure_trust(context)
+        if user is not None:
+            _authority("trusted").issue_cert("user.test", common_name=user).configure_cert(context)
         return context
 
     @property

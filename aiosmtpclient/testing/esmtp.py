@@ -1,7 +1,8 @@
 """A connection of the `MailServer` up to its first MAIL: greeting, EHLO, STARTTLS, AUTH.
 
 It is aiosmtpd's SMTP with the command loop replaced; aiosmtpd gives the protocol, the session
-and the exchanges of PLAIN and LOGIN. What comes after MAIL is in `transactions.py`.
+and the exchanges of PLAIN and LOGIN. The other logins are in `logins.py`, what comes after MAIL is
+in `transactions.py`.
 
 Rules of this room:
 
@@ -14,15 +15,16 @@ Rules of this room:
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import re
-import secrets
 import ssl
 from typing import TYPE_CHECKING
 
-from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
+from aiosmtpd.smtp import SMTP
 
 from aiosmtpclient.testing.arguments import Refused
+from aiosmtpclient.testing.logins import LOGINS, Over
 from aiosmtpclient.testing.loopback import bring_up_tls, client_left, read_line
 
 if TYPE_CHECKING:
@@ -175,7 +177,7 @@ class ESMTPConnection(SMTP):
     # AUTH
 
     async def smtp_AUTH(self, arg: str) -> None:
-        """AUTH (RFC 4954 section 4); the exchanges of PLAIN and LOGIN are aiosmtpd's."""
+        """AUTH (RFC 4954 section 4)."""
         if "AUTH" not in self.extensions:
             if self.owner.auth_requires_tls and not self.tls:
                 raise Refused("538 5.7.11 Encryption required for requested authentication mechanism")
@@ -185,31 +187,29 @@ class ESMTPConnection(SMTP):
             raise Refused("503 5.5.1 Error: already logged in, or inside a transaction")
         mechanism, *initial = arg.split() or [""]
         mechanism = mechanism.upper()
-        if mechanism not in self.owner.mechanisms:
+        if mechanism not in self.owner.mechanisms_offered(tls=self.tls):
             raise Refused("504 5.5.4 Unrecognized authentication type")
         if len(initial) > 1:
             raise Refused("501 5.5.4 Error: too many words")
+        try:
+            self.user = await self._logged_in(mechanism, initial)
+        except Over:
+            return
+        if self.user is None:
+            await self.push("535 5.7.8 Authentication credentials invalid")
+        else:
+            await self.push("235 2.7.0 Authentication successful")
+
+    async def _logged_in(self, mechanism: str, initial: list[str]) -> str | None:
+        """The user who was let in, or None."""
+        if mechanism in LOGINS:
+            return await LOGINS[mechanism](self, _decoded(initial[0]) if initial else None)
         result = await self._auth_methods[mechanism].method(self, [mechanism, *initial])
         if result.success:
-            self.user = result.auth_data.login.decode()
-            await self.push("235 2.7.0 Authentication successful")
-        elif not result.handled:
-            await self.push("535 5.7.8 Authentication credentials invalid")
-
-    async def auth_CRAM__MD5(self, _: SMTP, args: list[str]) -> AuthResult:
-        """CRAM-MD5 (RFC 2195)."""
-        if len(args) > 1:
-            raise Refused("501 5.7.0 CRAM-MD5 has no initial response")
-        challenge = f"<{secrets.token_hex(8)}@{self.hostname}>".encode()
-        response = await self.challenge_auth(challenge)
-        if not isinstance(response, bytes):
-            return AuthResult(success=False)
-        login, digest = response.rpartition(b" ")[::2]
-        password = self.owner.users.get(login.decode("utf-8", "replace"))
-        right = password is not None and hmac.compare_digest(
-            hmac.new(password.encode(), challenge, "md5").hexdigest().encode(), digest
-        )
-        return AuthResult(success=right, handled=False, auth_data=LoginPassword(login, b""))
+            return str(result.auth_data.login.decode())
+        if result.handled:
+            raise Over
+        return None
 
     async def challenge_auth(
         self, challenge: str | bytes, encode_to_b64: bool = True, log_client_response: bool = False
@@ -253,6 +253,13 @@ class ESMTPConnection(SMTP):
     async def smtp_HELP(self, arg: str | None) -> None:
         """HELP (RFC 5321 section 4.1.1.8)."""
         await self.push(f"214 2.0.0 Commands: {' '.join(sorted(self._verbs))}")
+
+
+def _decoded(initial: str) -> bytes:
+    try:
+        return b"" if initial == "=" else base64.b64decode(initial, validate=True)
+    except ValueError:
+        raise Refused("501 5.5.2 Error: the initial response is not base64") from None
 
 
 def _masked(line: str) -> str:

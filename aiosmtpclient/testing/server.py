@@ -13,6 +13,7 @@ import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TypeAlias, TypeVar
 
 try:
@@ -43,7 +44,8 @@ OFFERED = (
     "EXPN",
     "HELP",
 )
-MECHANISMS = ("CRAM-MD5", "PLAIN", "LOGIN")
+WITH_PASSWORD = ("CRAM-MD5", "PLAIN", "LOGIN")
+WITH_TOKEN = ("OAUTHBEARER", "XOAUTH2")
 
 
 class MailServer(LoopbackServer):
@@ -58,7 +60,12 @@ class MailServer(LoopbackServer):
         starttls: offer STARTTLS with this context; True makes one with `CertificateAuthority`.
         implicit_tls: TLS from the first octet, with this context, or True.
         users: user name → password; AUTH is offered if there are any.
-        mechanisms: the AUTH mechanisms offered, out of CRAM-MD5, PLAIN and LOGIN.
+        tokens: OAuth 2.0 access token → the user it lets in; AUTH is offered if there are any.
+        mechanisms: the AUTH mechanisms offered. Left out: CRAM-MD5, PLAIN and LOGIN if there are
+            users, OAUTHBEARER and XOAUTH2 if there are tokens. Others are SCRAM-SHA-1, -256 and
+            -512 (by scramp, extra `scram`), the same with -PLUS, which are offered inside TLS;
+            EXTERNAL, which lets in the common name of a client's certificate (see
+            `CertificateAuthority`), and ANONYMOUS.
         auth_requires_tls: offer AUTH inside TLS only.
         require_auth: refuse MAIL with 530 before a login.
         size_limit: octets of the largest message taken; None takes any size.
@@ -78,6 +85,7 @@ class MailServer(LoopbackServer):
         unix_path: listen on this Unix socket instead.
 
     Attributes:
+        users, tokens: as given; may be changed while it runs.
         messages: what was taken so far. May be read, copied and cleared from any thread.
         commands: every command line received, without its line end; AUTH payloads are "***".
         round_trips: how often a client's octets came after a reply of ours: one for EHLO, one
@@ -91,7 +99,8 @@ class MailServer(LoopbackServer):
         starttls: ssl.SSLContext | bool = False,
         implicit_tls: ssl.SSLContext | bool = False,
         users: Mapping[str, str] | None = None,
-        mechanisms: Iterable[str] = MECHANISMS,
+        tokens: Mapping[str, str] | None = None,
+        mechanisms: Iterable[str] | None = None,
         auth_requires_tls: bool = False,
         require_auth: bool = False,
         size_limit: int | None = None,
@@ -109,7 +118,12 @@ class MailServer(LoopbackServer):
         self.lmtp = lmtp
         self.starttls = _context(starttls)
         self.users = dict(users or {})
-        self.mechanisms = tuple(name.upper() for name in mechanisms) if self.users else ()
+        self.tokens = dict(tokens or {})
+        if mechanisms is None:
+            mechanisms = (WITH_PASSWORD if self.users else ()) + (WITH_TOKEN if self.tokens else ())
+        self.mechanisms = tuple(name.upper() for name in _several(mechanisms))
+        if any(name.startswith("SCRAM-") for name in self.mechanisms) and find_spec("scramp") is None:
+            raise ImportError('SCRAM needs scramp: pip install "aiosmtpclient[scram]"')
         self.auth_requires_tls = auth_requires_tls
         self.require_auth = require_auth
         self.size_limit = size_limit
@@ -139,9 +153,17 @@ class MailServer(LoopbackServer):
         if self.starttls is not None and not tls:
             lines.append("STARTTLS")
         if self.mechanisms and (tls or not self.auth_requires_tls):
-            lines.append(f"AUTH {' '.join(self.mechanisms)}")
+            lines.append(f"AUTH {' '.join(self.mechanisms_offered(tls=tls))}".rstrip())
         offered = {line.split()[0].upper(): line for line in [*lines, *self._extensions]}
         return [line for keyword, line in offered.items() if keyword not in self._without]
+
+    def mechanisms_offered(self, *, tls: bool) -> list[str]:
+        """The login mechanisms offered, inside TLS or outside, where there is nothing to bind to."""
+        return [name for name in self.mechanisms if tls or not name.endswith("-PLUS")]
+
+    def scram_proof(self, proof: bytes) -> bytes:
+        """The proof that a client of SCRAM is sent. A subclass may send another, to see it refused."""
+        return proof
 
     @property
     def verbs(self) -> set[str]:

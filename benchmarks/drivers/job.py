@@ -10,7 +10,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["send", "connect", "memory", "file", "stall", "idle", "import"]
+Kind: TypeAlias = Literal["send", "connect", "memory", "file", "stall", "idle", "borrow", "import"]
 Style: TypeAlias = Literal["bytes", "text", "attachment"]
 
 # What all clients say EHLO with: some would otherwise ask the DNS for it while the clock runs.
@@ -29,7 +29,7 @@ class Job:
     Attributes:
         kind: what is done: "send" messages; "connect", say hello and quit; "memory" for one
             large message, for one "file"; "stall" of the loop by one large message; "idle"
-            connections; "import".
+            connections; "borrow" one from a pool and give it back; "import".
         client: which client, a key of the registry in `drivers.registry`.
         way: how it is asked to send; each client knows its own ways.
         loop: "asyncio" or "uvloop"; nothing to a client without a loop.
@@ -39,6 +39,7 @@ class Job:
         seconds: how long to measure.
         count: send exactly so many messages, without warming up; 0 to measure.
         seed: different in each run, so that no two runs send the same messages.
+        connections: how many there are; each sends one message after the other.
     """
 
     kind: Kind
@@ -52,6 +53,7 @@ class Job:
     seconds: float = 0.5
     count: int = 0
     seed: int = 0
+    connections: int = 1
 
     def dumps(self) -> str:
         """This job on a command line."""
@@ -64,9 +66,9 @@ class Result:
 
     Attributes:
         value: in the base unit of the kind: messages a second, connections a second, KiB of
-            extra memory, KiB a connection, milliseconds.
+            extra memory, KiB a connection, milliseconds, microseconds.
         seconds: of the time that was measured.
-        messages: sent while it was measured (or connections made).
+        messages: sent while it was measured (or connections made, or borrowed).
         octets: of their contents, as far as the driver knows; 0 if it does not.
         sent: messages sent altogether, which is what the sink must have seen.
         cpu_seconds: of this process while it was measured.
@@ -102,7 +104,7 @@ class Mail:
 
 
 class Client(abc.ABC):
-    """One connection of one client, driven the way its user would.
+    """One connection of one client, or as many as the job says, driven the way its user would.
 
     A client raises `NotAvailable` when it is made if it cannot do the job, and whatever it likes
     if a message was not accepted: a run with a lost message is no measurement.
@@ -118,6 +120,10 @@ class Client(abc.ABC):
     @abc.abstractmethod
     async def send(self, mails: Sequence[Mail]) -> None:
         """Send all of them; back when each was accepted. This is what is measured."""
+
+    async def borrow(self, times: int) -> None:
+        """Borrow a connection and give it back, so many times."""
+        raise NotAvailable("this way lends nothing")
 
     @abc.abstractmethod
     async def quit(self) -> None:

@@ -15,9 +15,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .job import IN_FLIGHT, Client, Job, Kind, Mail, Result
@@ -26,9 +28,11 @@ from .mails import MailSource
 _HEAP_BLOCK = 4 << 20
 _BATCH_OCTETS = 96 << 20
 _BATCH_COUNT = 20_000
-_IDLE = 200
+_WARM = 20  # connections that are open before memory is looked at
+_SPARE = 100  # files that a process needs for other things
+_BORROWED = 200  # times in a row, as one sample
 _STALLS = 3
-Make = Callable[[], Client]
+Make = Callable[[Job], Client]
 
 
 class Stopwatch:
@@ -65,18 +69,19 @@ async def measure(job: Job, make: Make) -> Result:
 
 
 async def _send(job: Job, make: Make) -> Result:
-    source, client = MailSource(job), make()
+    source, client = MailSource(job), make(job)
     await client.connect()
     watch = Stopwatch()
     if job.count:
         sent = measured = job.count
         octets = await _batch(client, source.take(job.count), watch)
     else:
-        rate, sent = await _warm_up(client, source, job.seconds / 5)
+        rate, sent = await _warm_up(client, source, job)
         measured = octets = 0
         while watch.seconds < job.seconds * 0.9:
             left = job.seconds - watch.seconds
             count = min(max(1, int(rate * left)), _BATCH_COUNT, max(1, _BATCH_OCTETS // job.size))
+            count = _for_all(count, job)
             octets += await _batch(client, source.take(count), watch)
             measured += count
         sent += measured
@@ -91,9 +96,14 @@ async def _batch(client: Client, mails: Sequence[Mail], watch: Stopwatch) -> int
     return sum(len(mail.content) for mail in mails if isinstance(mail.content, bytes))
 
 
-async def _warm_up(client: Client, source: MailSource, seconds: float) -> tuple[float, int]:
-    """Send for so long at least; returns messages a second, and how many there were."""
-    count, sent = 1, 0
+def _for_all(count: int, job: Job) -> int:
+    """As many for each connection as for the others: none waits at the end for another."""
+    return -(-count // job.connections) * job.connections
+
+
+async def _warm_up(client: Client, source: MailSource, job: Job) -> tuple[float, int]:
+    """Send for a fifth of the time; returns messages a second, and how many there were."""
+    seconds, count, sent = job.seconds / 5, job.connections, 0
     while True:
         watch = Stopwatch()
         await _batch(client, source.take(count), watch)
@@ -102,6 +112,7 @@ async def _warm_up(client: Client, source: MailSource, seconds: float) -> tuple[
             return count / watch.seconds, sent
         # Four times as many, or fewer if they would take longer than wanted.
         count = max(count + 1, min(count * 4, int(count * seconds * 1.2 / watch.seconds) + 1))
+        count = _for_all(count, job)
 
 
 # -- connecting ----------------------------------------------------------------------------
@@ -113,7 +124,7 @@ async def _connect(job: Job, make: Make) -> Result:
 
     async def lane(numbers: Iterator[int]) -> None:
         for _ in numbers:
-            client = make()
+            client = make(job)
             await client.connect()
             await client.quit()
 
@@ -139,6 +150,23 @@ async def _warm_up_by(times: Callable[[int], Awaitable[None]], seconds: float) -
         count *= 2
 
 
+async def _borrow(job: Job, make: Make) -> Result:
+    """Microseconds to borrow a connection that is idle and to give it back: a median."""
+    client = make(job)
+    await client.connect()
+    await _warm_up_by(client.borrow, job.seconds / 5)
+    samples: list[float] = []
+    watch = Stopwatch()
+    with watch:
+        end = time.perf_counter() + job.seconds
+        while (begin := time.perf_counter()) < end:
+            await client.borrow(_BORROWED)
+            samples.append(time.perf_counter() - begin)
+    await client.quit()
+    each = statistics.median(samples) / _BORROWED
+    return _result(each * 1e6, watch, len(samples) * _BORROWED, 0, 0)
+
+
 # -- the loop ------------------------------------------------------------------------------
 
 
@@ -148,7 +176,7 @@ async def _stall(job: Job, make: Make) -> Result:
     It is the longest such time in a send, and the best of three sends: what the machine had
     to do besides is no stall of the client's.
     """
-    source, client, gaps = MailSource(job), make(), []
+    source, client, gaps = MailSource(job), make(job), []
     await client.connect()
     watch = Stopwatch()
     for _ in range(_STALLS):
@@ -185,14 +213,14 @@ async def _longest_gap(work: Awaitable[None]) -> float:
 async def _memory(job: Job, make: Make) -> Result:
     """How much more memory one large message needs, beyond the message itself."""
     source = MailSource(job)
-    return await _peak(make(), source, source.take(1))
+    return await _peak(make(job), source, source.take(1))
 
 
 async def _file(job: Job, make: Make) -> Result:
     """The same for a message that lies in a file: who cannot read it in pieces reads it whole."""
     source = MailSource(job)
     with tempfile.TemporaryDirectory() as folder:
-        return await _peak(make(), source, [source.file(Path(folder, "message"))])
+        return await _peak(make(job), source, [source.file(Path(folder, "message"))])
 
 
 async def _peak(client: Client, source: MailSource, mails: Sequence[Mail]) -> Result:
@@ -211,19 +239,26 @@ async def _peak(client: Client, source: MailSource, mails: Sequence[Mail]) -> Re
 
 async def _idle(job: Job, make: Make) -> Result:
     """What a connection costs while nothing happens on it."""
-    clients = [make() for _ in range(_IDLE + 20)]
-    for client in clients[:20]:
+    count = min(job.connections, _most_files() - _WARM - _SPARE)
+    first = make(replace(job, connections=_WARM))
+    await first.connect()
+    gc.collect()
+    before, watch = resident(), Stopwatch()
+    with watch:
+        client = make(replace(job, connections=count))
         await client.connect()
     gc.collect()
-    before, watch = _resident(), Stopwatch()
-    with watch:
-        for client in clients[20:]:
-            await client.connect()
-    gc.collect()
-    each = (_resident() - before) / _IDLE
-    for client in clients:
-        await client.quit()
-    return _result(each, watch, _IDLE, 0, 0)
+    each = (resident() - before) / count
+    await client.quit()
+    await first.quit()
+    return _result(each, watch, count, 0, 0)
+
+
+def _most_files() -> int:
+    """As many files as this process may have open, after asking for as many as it may have."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else 1 << 30
 
 
 def _start_peak() -> int:
@@ -232,14 +267,14 @@ def _start_peak() -> int:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return _max_resident()
-    return _resident()
+    return resident()
 
 
 def _peak_since() -> int:
     return _proc("status", "VmHWM") or _max_resident()
 
 
-def _resident() -> int:
+def resident() -> int:
     """Present memory in KiB. Not from `status`: what stands there is only about right."""
     return _proc("smaps_rollup", "Rss") or _max_resident()
 
@@ -276,4 +311,5 @@ _KINDS: dict[Kind, Callable[[Job, Make], Awaitable[Result]]] = {
     "file": _file,
     "stall": _stall,
     "idle": _idle,
+    "borrow": _borrow,
 }

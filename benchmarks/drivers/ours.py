@@ -61,7 +61,7 @@ class Ours(Client):
             await self._one(mail)
 
     async def _many(self, mails: Sequence[Mail]) -> None:
-        async for outcome in self._smtp.send_messages(_messages(mails)):
+        async for outcome in self._smtp.send_messages(messages(mails)):
             if outcome.delivery is not Delivery.ACCEPTED:
                 raise AssertionError(outcome)
 
@@ -77,7 +77,8 @@ class Ours(Client):
                 group.create_task(work())
 
 
-def _messages(mails: Sequence[Mail]) -> Iterator[Message | Envelope]:
+def messages(mails: Sequence[Mail]) -> Iterator[Message | Envelope]:
+    """What `send_messages` takes."""
     # Made here, while it is measured: a user would have to make them too.
     for mail in mails:
         if isinstance(mail.content, EmailMessage):
