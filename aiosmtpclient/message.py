@@ -80,8 +80,8 @@ class Envelope:
         put(self, "all_or_nothing", all_or_nothing)
         if options:
             parameters = parameters_of(options)
-            if parameters is not None:
-                parameters.refuse_doubles(self.mail_options, self.rcpt_options)
+        if parameters is not None:
+            parameters.refuse_doubles(self.mail_options, self.rcpt_options)
         put(self, "parameters", parameters)
 
 

@@ -302,6 +302,7 @@ def remember(connection: Connection, hello: dialogues.Hello) -> None:
     connection.session.extensions = hello.extensions
     connection.esmtp = hello.verb != "HELO" and hello.reply.code == 250
     connection.recipients = []
+    connection.most_recipients = None
     if hello.verb == "HELO":
         connection.helo = hello.reply
     else:

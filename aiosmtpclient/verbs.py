@@ -19,7 +19,7 @@ import ssl
 from collections.abc import Awaitable, Collection, Coroutine, Sequence
 from typing import Unpack
 
-from . import addresses, commands, dialogues, opening, preparing, transactions
+from . import addresses, commands, dialogues, opening, preparing, recipients, transactions
 from .bodies import opened
 from .connection import Connection
 from .delivery import Ledger, stamped
@@ -29,6 +29,7 @@ from .extensions import Extensions
 from .message import Body, prepare
 from .opening import Settings
 from .origin import XClient, XForward, attributes
+from .recipients import Recipient
 from .replies import Reply
 from .sasl import Credentials
 from .secret import Secret
@@ -452,8 +453,11 @@ class Verbs:
         return reply
 
     async def rcpt(self, recip: str, options: Sequence[str] = ()) -> Reply:
-        """RCPT: add a recipient; returns the reply, whatever it is."""
+        """RCPT: add a recipient, with what a `Recipient` asks for; returns the reply, whatever it is."""
         address = addresses.recipient(recip)
+        if isinstance(recip, Recipient):
+            # Nobody here knows whether MAIL said SMTPUTF8. The form without it is always right.
+            [options] = recipients.rcpt([recip], options, None, self.extensions, smtputf8=False)
         options = tuple(options) if self._may_have_options() else ()
         line = commands.rcpt(address.path, options, utf8=self._may_use_utf8(address.path))
         reply = await self._command(line, "RCPT", then=Phase.MAIL)

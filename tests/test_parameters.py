@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from email.message import EmailMessage
 from typing import Any
@@ -423,6 +424,22 @@ async def test_accounts_are_keyed_by_the_address() -> None:
             result = await smtp.sendmail(SENDER, [TO, nobody], BODY)
     assert result["nobody@to.test"].code == 550
     assert result.accepted == (TO,)
+
+
+async def test_what_a_recipient_asks_for_is_said_by_hand_too() -> None:
+    async with MailServer() as server, AsyncSMTP(server.host, server.port) as smtp:
+        await smtp.mail(SENDER)
+        await smtp.rcpt(Recipient(TO, orcpt="jürgen@to.test"), ["NOTIFY=NEVER"])
+        assert server.commands[-1] == rf"RCPT TO:<{TO}> ORCPT=utf-8;j\x{{FC}}rgen@to.test NOTIFY=NEVER"
+        with pytest.raises(SMTPNotSupportedError, match="RRVS"):
+            await smtp.rcpt(Recipient(TO, rrvs=SINCE))
+
+
+def test_a_changed_envelope_is_checked_again() -> None:
+    envelope = Envelope(SENDER, TO, BODY, ret="full")
+    assert replace(envelope, sender="").parameters == envelope.parameters
+    with pytest.raises(ValueError, match="twice"):
+        replace(envelope, mail_options=["RET=HDRS"])
 
 
 # Every way in
