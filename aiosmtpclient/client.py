@@ -27,6 +27,7 @@ from . import commands, dialogues, opening, sasl
 from .connection import Connection
 from .errors import SMTPAuthenticationError, SMTPServerDisconnected
 from .opening import Plan
+from .origin import ProxyHeader
 from .replies import Reply
 from .sasl import Credentials
 from .secret import Secret
@@ -72,6 +73,7 @@ class Options(TypedDict, total=False):
     chunking: Chunking
     allow_cleartext_auth: bool
     trace: Trace | None
+    proxy_header: ProxyHeader | None
 
 
 def sealed(options: Options) -> Options:
@@ -121,6 +123,8 @@ class AsyncSMTP(Sending):
             or with `tls="none"` to a local server.
         trace: called with ("send" | "content" | "reply", octets) for everything on the wire,
             secrets masked.
+        proxy_header: a `ProxyHeader`, written before everything else, TLS included, for a server
+            that stands behind a proxy.
 
     Raises:
         ValueError: an argument makes no sense.
@@ -148,6 +152,7 @@ class AsyncSMTP(Sending):
         chunking: Chunking = "auto",
         allow_cleartext_auth: bool = False,
         trace: Trace | None = None,
+        proxy_header: ProxyHeader | None = None,
     ) -> None:
         password, token = seal(password), sealed_token(token)  # first: what fails below must not show them
         if pipelining not in ("off", "message", "stream"):
@@ -173,6 +178,7 @@ class AsyncSMTP(Sending):
             trace=trace,
             token=token,
             mechanisms=tuple(sasl.spoken(mechanisms)) if mechanisms is not None else None,
+            proxy_header=proxy_header,
         )
         self._entered = 0
         self._closings = 0

@@ -36,6 +36,7 @@ from .errors import (
     SMTPServerDisconnected,
     SMTPTLSError,
 )
+from .origin import ProxyHeader
 from .replies import Reply
 from .secret import Secret
 from .session import Trace
@@ -65,6 +66,7 @@ class Settings(NamedTuple):
         trace: told everything that goes over the wire.
         token: an access token, or what gives one.
         mechanisms: the only ones to log in with.
+        proxy_header: written before everything else.
     """
 
     endpoint: Endpoint
@@ -78,6 +80,7 @@ class Settings(NamedTuple):
     trace: Trace | None = None
     token: Secret | TokenProvider | None = None
     mechanisms: Sequence[str] | None = None
+    proxy_header: ProxyHeader | None = None
 
     @property
     def hello_verb(self) -> str:
@@ -110,6 +113,7 @@ class Plan(NamedTuple):
     trace: Trace | None
     token: Secret | TokenProvider | None = None
     mechanisms: Sequence[str] | None = None
+    proxy_header: ProxyHeader | None = None
 
     def settings(
         self, host: str = "", port: int = 0, source_address: tuple[str, int] | None = None
@@ -143,6 +147,7 @@ class Plan(NamedTuple):
             trace=self.trace,
             token=self.token,
             mechanisms=self.mechanisms,
+            proxy_header=self.proxy_header,
         )
 
     def _default_port(self) -> int:
@@ -188,6 +193,7 @@ async def reach(settings: Settings) -> Connection:
         security=settings.security,
         implicit=settings.policy is TLSPolicy.IMPLICIT,
         trace=settings.trace,
+        header=settings.proxy_header.encode() if settings.proxy_header is not None else b"",
     )
 
 
@@ -296,6 +302,7 @@ def remember(connection: Connection, hello: dialogues.Hello) -> None:
     connection.session.extensions = hello.extensions
     connection.esmtp = hello.verb != "HELO" and hello.reply.code == 250
     connection.recipients = []
+    connection.most_recipients = None
     if hello.verb == "HELO":
         connection.helo = hello.reply
     else:

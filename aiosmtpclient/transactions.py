@@ -87,7 +87,7 @@ def deliver(transaction: Transaction) -> Dialogue[Reply]:
         transaction.prepared,
         transaction.ledger,
         lmtp=transaction.lmtp,
-        seven_bit=not transaction.extensions.eightbitmime,
+        seven_bit=transaction.seven_bit,
         progress=transaction.progress,
     )
     return (yield from _content(step, transaction.ledger, lmtp=transaction.lmtp))
@@ -200,7 +200,7 @@ def _in_chunks(transaction: Transaction) -> Dialogue[Reply | None]:
         during=Phase.CONTENT,
         content=content,
         chunked=True,
-        seven_bit=not transaction.extensions.eightbitmime,
+        seven_bit=transaction.seven_bit,
         on_end=ledger.end_left,
         progress=transaction.progress,
         last=True,
