@@ -25,7 +25,8 @@ from typing import Any, ClassVar, Self, TypedDict, TypeVar, Unpack, cast
 
 from . import commands, dialogues, environment, opening, sasl, urls
 from .connection import Connection
-from .errors import SMTPServerDisconnected
+from .errors import SMTPAuthenticationError, SMTPServerDisconnected
+from .origin import ProxyHeader
 from .plans import Plan
 from .replies import Reply
 from .sasl import Credentials
@@ -72,6 +73,7 @@ class Options(TypedDict, total=False):
     chunking: Chunking
     allow_cleartext_auth: bool
     trace: Trace | None
+    proxy_header: ProxyHeader | None
 
 
 class Besides(Options, total=False):
@@ -132,6 +134,8 @@ class AsyncSMTP(Sending):
             or with `tls="none"` to a local server.
         trace: called with ("send" | "content" | "reply", octets) for everything on the wire,
             secrets masked.
+        proxy_header: a `ProxyHeader`, written before everything else, TLS included, for a server
+            that stands behind a proxy.
 
     Raises:
         ValueError: an argument makes no sense.
@@ -159,6 +163,7 @@ class AsyncSMTP(Sending):
         chunking: Chunking = "auto",
         allow_cleartext_auth: bool = False,
         trace: Trace | None = None,
+        proxy_header: ProxyHeader | None = None,
     ) -> None:
         password, token = seal(password), sealed_token(token)  # first: what fails below must not show them
         if pipelining not in ("off", "message", "stream"):
@@ -184,6 +189,7 @@ class AsyncSMTP(Sending):
             trace=trace,
             token=token,
             mechanisms=tuple(sasl.spoken(mechanisms)) if mechanisms is not None else None,
+            proxy_header=proxy_header,
         )
         self._entered = 0
         self._closings = 0
@@ -281,6 +287,7 @@ class AsyncSMTP(Sending):
             connection.drop()
             raise SMTPServerDisconnected("the client was closed while it connected")
         self._connection, self._connected_by_settings = connection, True
+        self._unreachable = False
         self._take_over(connection)
         return greeting
 
@@ -299,11 +306,18 @@ class AsyncSMTP(Sending):
         return self._connected()
 
     async def _open_again(self) -> None:
-        """Make the connection anew. If only the caller was cancelled, the next one may try again."""
+        """Make the connection anew. If that fails, a later send may try again.
+
+        A server that restarts must not be the end of a client that serves a whole application.
+        Credentials that were refused are another matter: accounts are locked over repetitions.
+        """
+        self._unreachable = True
         closings = self._closings
         try:
             await self._open()
-        except asyncio.CancelledError:
+        except SMTPAuthenticationError:
+            raise
+        except BaseException:
             self._connected_by_settings = self._closings == closings
             raise
 

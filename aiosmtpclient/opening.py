@@ -58,6 +58,7 @@ async def reach(settings: Settings) -> Connection:
         security=settings.security,
         implicit=settings.policy is TLSPolicy.IMPLICIT,
         trace=settings.trace,
+        header=settings.proxy_header.encode() if settings.proxy_header is not None else b"",
     )
 
 
@@ -166,6 +167,7 @@ def remember(connection: Connection, hello: dialogues.Hello) -> None:
     connection.session.extensions = hello.extensions
     connection.esmtp = hello.verb != "HELO" and hello.reply.code == 250
     connection.recipients = []
+    connection.most_recipients = None
     if hello.verb == "HELO":
         connection.helo = hello.reply
     else:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from . import sasl
 from .dialling import Endpoint, TLSSettings
 from .errors import SMTPConnectError
+from .origin import ProxyHeader
 from .secret import Secret
 from .session import Trace
 from .timeouts import Timeouts
@@ -42,6 +43,7 @@ class Settings(NamedTuple):
         trace: told everything that goes over the wire.
         token: an access token, or what gives one.
         mechanisms: the only ones to log in with.
+        proxy_header: written before everything else.
     """
 
     endpoint: Endpoint
@@ -55,6 +57,7 @@ class Settings(NamedTuple):
     trace: Trace | None = None
     token: Secret | TokenProvider | None = None
     mechanisms: Sequence[str] | None = None
+    proxy_header: ProxyHeader | None = None
 
     @property
     def hello_verb(self) -> str:
@@ -87,6 +90,7 @@ class Plan(NamedTuple):
     trace: Trace | None
     token: Secret | TokenProvider | None = None
     mechanisms: Sequence[str] | None = None
+    proxy_header: ProxyHeader | None = None
 
     def settings(
         self, host: str = "", port: int = 0, source_address: tuple[str, int] | None = None
@@ -120,6 +124,7 @@ class Plan(NamedTuple):
             trace=self.trace,
             token=self.token,
             mechanisms=self.mechanisms,
+            proxy_header=self.proxy_header,
         )
 
     def _default_port(self) -> int:

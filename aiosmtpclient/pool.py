@@ -267,6 +267,7 @@ class SMTPPool(Mailing):
                 except Exception as error:
                     failure = error
                 finally:
+                    slot.messages += parcel.further  # a server counts transactions (MAILMAX, RFC 9422)
                     self._give_back(slot, failure)
                 course = course or Course(self._retries, unknown=self._retry_unknown)
                 ledger = parcel.ledger

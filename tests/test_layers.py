@@ -21,13 +21,15 @@ HOUSE = Path(aiosmtpclient.__file__).parent
 
 # A package counts as one room, named by its first part. A room that does not exist yet is fine.
 FLOORS = {
-    **dict.fromkeys(("errors", "exchange", "replies", "secret", "timeouts", "rates", "slots"), 0),
+    **dict.fromkeys(("domains", "errors", "exchange", "replies", "secret", "timeouts", "rates", "slots"), 0),
+    "xtext": 0,
     **dict.fromkeys(("addresses", "commands", "content", "extensions", "serialiser", "tls"), 1),
     **dict.fromkeys(("bearer", "negotiation", "scram", "urls"), 1),
-    **dict.fromkeys(("message_objects", "sasl", "steps"), 2),
+    **dict.fromkeys(("origin", "recipients"), 1),
+    **dict.fromkeys(("message_objects", "parameters", "sasl", "steps"), 2),
     **dict.fromkeys(("message", "delivery", "session", "dialogues", "chunking", "retrying"), 3),
     "envelopes": 4,
-    "transactions": 5,
+    **dict.fromkeys(("transactions", "parts"), 5),
     **dict.fromkeys(
         ("protocol", "bodies", "preparing", "dialling", "turn", "bulk", "tokens", "environment"), 6
     ),
@@ -321,6 +323,7 @@ PUBLIC = [
     "AsyncLMTP",
     "AsyncSMTP",
     "CRLF",
+    "DeliverBy",
     "Delivery",
     "EnhancedCode",
     "Envelope",
@@ -328,9 +331,12 @@ PUBLIC = [
     "Journal",
     "LMTP",
     "LMTP_PORT",
+    "MailOptions",
     "Outcome",
     "PoolStats",
+    "ProxyHeader",
     "RateLimit",
+    "Recipient",
     "RecipientOutcome",
     "Reply",
     "Retries",
