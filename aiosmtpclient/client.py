@@ -34,8 +34,9 @@ from .secret import Secret
 from .sending import Chunking, Pipelining, Sending
 from .session import Trace
 from .timeouts import Timeouts
-from .tls import TLSPolicy
+from .tls import StrPath, TLSPolicy
 from .tokens import Token, sealed_token
+from .trust import CertificateFiles, Fingerprints, Trust
 
 DEFAULT_TIMEOUTS = Timeouts()
 
@@ -58,11 +59,27 @@ def _credentials(
     return credentials
 
 
+def _trust(
+    context: ssl.SSLContext | None,
+    ca: StrPath | bytes | None,
+    certificate: CertificateFiles | None,
+    fingerprint: Fingerprints | None,
+) -> Trust | None:
+    if context is not None and not (ca is None and certificate is None):
+        raise ValueError("tls_ca= and tls_certificate= go into the tls_context= that is given")
+    if ca is None and certificate is None and fingerprint is None:
+        return None
+    return Trust(ca, certificate, fingerprint)
+
+
 class Options(TypedDict, total=False):
     """The keyword-only options of `AsyncSMTP`, for whoever passes them on."""
 
     tls: TLSPolicy | str | None
     tls_context: ssl.SSLContext | None
+    tls_ca: StrPath | bytes | None
+    tls_certificate: CertificateFiles | None
+    tls_fingerprint: Fingerprints | None
     server_hostname: str | None
     username: str | None
     password: str | Secret | None
@@ -114,6 +131,14 @@ class AsyncSMTP(Sending):
         tls: a `TLSPolicy` or its name in lower case. Left out: port 465 "implicit", port 587
             "starttls", a local server "none", anything else "opportunistic".
         tls_context: instead of one that verifies against the system's authorities.
+        tls_ca: trust these authorities in place of the system's: the path of a file or a directory
+            (PEM), or the octets of such a file.
+        tls_certificate: our own certificate, for servers that ask for one: the path of a file
+            (PEM) with the key in it, or a pair of paths, certificate and key.
+        tls_fingerprint: the SHA-256 of the only certificate that the server may have, in
+            hexadecimal digits with or without colons, or several. Without `tls_ca` or
+            `tls_context` nothing else is asked of it, neither issuer nor name nor dates. `tls`
+            left out is then "starttls" where it would be less.
         server_hostname: the name the certificate must have, if it is not `host`.
         username: log in as this user; empty or None for no login.
         password: the password that goes with it.
@@ -153,6 +178,9 @@ class AsyncSMTP(Sending):
         *,
         tls: TLSPolicy | str | None = None,
         tls_context: ssl.SSLContext | None = None,
+        tls_ca: StrPath | bytes | None = None,
+        tls_certificate: CertificateFiles | None = None,
+        tls_fingerprint: Fingerprints | None = None,
         server_hostname: str | None = None,
         username: str | None = None,
         password: str | Secret | None = None,
@@ -190,6 +218,7 @@ class AsyncSMTP(Sending):
             token=token,
             mechanisms=tuple(sasl.spoken(mechanisms)) if mechanisms is not None else None,
             proxy_header=proxy_header,
+            trust=_trust(tls_context, tls_ca, tls_certificate, tls_fingerprint),
         )
         self._entered = 0
         self._closings = 0

@@ -21,7 +21,15 @@ from typing import NamedTuple, TypeVar
 
 from . import tls
 from .domains import a_labels
-from .errors import SMTPConnectError, SMTPConnectionRefusedError, SMTPException, SMTPTimeoutError
+from .errors import (
+    SMTPConnectError,
+    SMTPConnectionRefusedError,
+    SMTPException,
+    SMTPTimeoutError,
+    SMTPTLSError,
+)
+from .resumption import resuming
+from .trust import Trust
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -71,14 +79,28 @@ class TLSSettings(NamedTuple):
     Attributes:
         context: None for one that verifies; it is made when it is needed, for that takes a while.
         server_hostname: the name that the certificate must have.
+        trust: which certificates fit, and which one is ours, if that was said without a context.
     """
 
     context: ssl.SSLContext | None
     server_hostname: str
+    trust: Trust | None = None
 
     async def made(self) -> tuple[ssl.SSLContext, str]:
         """Context and name as `ssl` wants them."""
-        return self.context or await _shared_context(), tls.server_name(self.server_hostname)
+        context = self.context
+        if context is None and self.trust is not None:
+            context = await asyncio.to_thread(self.trust.context)
+        return context or await _shared_context(), tls.server_name(self.server_hostname)
+
+    def mismatch(self, transport: asyncio.BaseTransport) -> SMTPTLSError | None:
+        """The error to raise if the handshake was made with another certificate than a pinned one."""
+        if self.trust is None:
+            return None
+        layer = transport.get_extra_info("ssl_object")
+        return self.trust.mismatch(
+            layer.getpeercert(True) if layer is not None else None, self.server_hostname
+        )
 
 
 _default_context: ssl.SSLContext | None = None
@@ -91,7 +113,7 @@ async def _shared_context() -> ssl.SSLContext:
     """
     global _default_context
     if _default_context is None:
-        _default_context = await asyncio.to_thread(tls.default_context)
+        _default_context = resuming(await asyncio.to_thread(tls.default_context))
     return _default_context
 
 

@@ -26,6 +26,7 @@ from .session import Trace
 from .timeouts import Timeouts
 from .tls import TLSPolicy
 from .tokens import TokenProvider
+from .trust import Trust
 
 
 class Settings(NamedTuple):
@@ -91,6 +92,7 @@ class Plan(NamedTuple):
     token: Secret | TokenProvider | None = None
     mechanisms: Sequence[str] | None = None
     proxy_header: ProxyHeader | None = None
+    trust: Trust | None = None
 
     def settings(
         self, host: str = "", port: int = 0, source_address: tuple[str, int] | None = None
@@ -114,8 +116,10 @@ class Plan(NamedTuple):
         named = bool(host) and not endpoint.unix
         return Settings(
             endpoint=endpoint,
-            policy=TLSPolicy.of(self.tls, port=0 if endpoint.unix else port, local=endpoint.local),
-            security=TLSSettings(self.tls_context, self.server_hostname or (host if named else "localhost")),
+            policy=self._policy(endpoint),
+            security=TLSSettings(
+                self.tls_context, self.server_hostname or (host if named else "localhost"), self.trust
+            ),
             timeouts=self.timeouts,
             local_hostname=self.local_hostname,
             lmtp=self.lmtp,
@@ -126,6 +130,17 @@ class Plan(NamedTuple):
             mechanisms=self.mechanisms,
             proxy_header=self.proxy_header,
         )
+
+    def _policy(self, endpoint: Endpoint) -> TLSPolicy:
+        """By port and place, if nothing is said; but a pin means TLS, wherever the server is."""
+        policy = TLSPolicy.of(self.tls, port=0 if endpoint.unix else endpoint.port, local=endpoint.local)
+        if self.trust is None or not self.trust.pins:
+            return policy
+        if self.tls is None and policy in (TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC):
+            return TLSPolicy.STARTTLS
+        if policy is TLSPolicy.NONE:
+            raise ValueError("with tls='none' there is no certificate that tls_fingerprint= could mean")
+        return policy
 
     def _default_port(self) -> int:
         implicit = self.tls in (TLSPolicy.IMPLICIT, TLSPolicy.IMPLICIT.value)

@@ -274,6 +274,11 @@ def _anything(text: str) -> str | _Unfit:
     return text or UNFIT
 
 
+def _one_or_two(text: str) -> str | tuple[str, ...] | _Unfit:
+    words = text.split(",")
+    return UNFIT if not all(words) or len(words) > 2 else (text if len(words) == 1 else tuple(words))
+
+
 _TEXT = (_anything, "some text")
 _SECONDS = (_number_or_none, "a number of seconds, or none for any time")
 _COUNT_OR_NONE = (_whole_or_none, "a whole number, or none for any")
@@ -286,6 +291,9 @@ OPTIONS: Mapping[str, tuple[Reader, str]] = {
     "local_hostname": _TEXT,
     "source_address": (_local_address, "an address, or address:port"),
     "server_hostname": _TEXT,
+    "tls_ca": (_anything, "the path of a file or a directory"),
+    "tls_certificate": (_one_or_two, "the path of a file, or two with a comma between them"),
+    "tls_fingerprint": (_words, "fingerprints with commas between them"),
     "mechanisms": (_words, "names with commas between them"),
 }
 """Each option that may stand in any URL: what reads it, and what it takes."""

@@ -20,7 +20,7 @@ import pytest
 from token_endpoint import TokenEndpoint
 
 from aiosmtpclient.testing import CertificateAuthority, MailServer
-from aiosmtpclient.testing.certificates import _authority
+from aiosmtpclient.testing.certificates import _authority, certificate_of
 
 ME = "me@example.org"
 MECHANISMS = ["CRAM-MD5", "PLAIN", "LOGIN", "XOAUTH2", "EXTERNAL"]
@@ -41,6 +41,7 @@ _ARGUMENTS = {
     "authority": "_authority",
     "certificate": "_certificate",
     "key": "_certificate",
+    "server_certificate": "_server_certificate",
 }
 _PRELUDE = """
 import email.message as _m
@@ -96,6 +97,7 @@ class Servers:
     lmtp: MailServer
     authority: Path
     certificate: Path
+    server_certificate: Path
     endpoint: TokenEndpoint
 
     @property
@@ -114,6 +116,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         _authority("trusted").issue_cert("me.test", common_name=ME).private_key_and_cert_chain_pem.bytes()
     )
     tls = authority.server_context(client_certificates=True)
+    (folder / "server.pem").write_text(certificate_of(tls) or "")
     tokens = {"fresh": ME, "ya29.a0Af-an-access-token": ME}
     users = {"me@example.org": "s3cret", "hello@example.org": "s3cret"}
     refuse = {"refuses@example.org": "550 5.1.1 no such user"}
@@ -131,7 +134,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         MailServer(lmtp=True, unix_path=str(folder / "lmtp")) as lmtp,
         TokenEndpoint(authority.server_context()) as endpoint,
     ):
-        yield Servers(plain, submission, implicit, lmtp, pem, certificate, endpoint)
+        yield Servers(plain, submission, implicit, lmtp, pem, certificate, folder / "server.pem", endpoint)
 
 
 def _in_place(code: str, servers: Servers, path: Path) -> str:
@@ -157,6 +160,7 @@ def _in_place(code: str, servers: Servers, path: Path) -> str:
     code = re.sub(r'\bSMTP\("localhost", (\d+), tls=[^)]*\)', r'SMTP("localhost", \1)', code)
     names = f"_path = {str(path)!r}\n_authority = {str(servers.authority)!r}\n"
     names += f"_certificate = {str(servers.certificate)!r}\n"
+    names += f"_server_certificate = {str(servers.server_certificate)!r}\n"
     if "FastAPI(" in code:
         routes = re.findall(r'^@app\.post\("(.*)"\)$', code, re.MULTILINE)
         return f"{names}_routes = {routes!r}\n{code}{_SERVE}"
