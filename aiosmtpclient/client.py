@@ -25,9 +25,11 @@ from typing import Any, ClassVar, Self, TypedDict, TypeVar, Unpack, cast
 
 from . import commands, dialogues, environment, opening, sasl, urls
 from .connection import Connection
+from .dialling import Dialer
 from .errors import SMTPAuthenticationError, SMTPServerDisconnected
 from .origin import ProxyHeader
 from .plans import Plan
+from .proxies import Proxy
 from .replies import Reply
 from .sasl import Credentials
 from .secret import Secret
@@ -57,6 +59,14 @@ def _credentials(
     if password is None and not enough:
         raise ValueError("a username needs a password, or a token")
     return credentials
+
+
+def _dialer(proxy: Secret | None, dialer: Dialer | None) -> Dialer | None:
+    if proxy is None:
+        return dialer
+    if dialer is not None:
+        raise ValueError("proxy= or dialer=, not both: a dialer goes its own way")
+    return Proxy(proxy)
 
 
 def _trust(
@@ -91,6 +101,8 @@ class Options(TypedDict, total=False):
     allow_cleartext_auth: bool
     trace: Trace | None
     proxy_header: ProxyHeader | None
+    proxy: str | Secret | None
+    dialer: Dialer | None
 
 
 class Besides(Options, total=False):
@@ -110,6 +122,8 @@ def sealed(options: AnyOptions) -> AnyOptions:
         options["password"] = seal(options["password"])
     if "token" in options:
         options["token"] = sealed_token(options["token"])
+    if "proxy" in options:
+        options["proxy"] = seal(options["proxy"])
     return options
 
 
@@ -161,6 +175,10 @@ class AsyncSMTP(Sending):
             secrets masked.
         proxy_header: a `ProxyHeader`, written before everything else, TLS included, for a server
             that stands behind a proxy.
+        proxy: the URL of a proxy, `socks5://user:password@host:port`, `socks4://` or `http://`
+            (CONNECT). Whether a server counts as local, and its certificate, never go by the proxy.
+        dialer: makes each connection, those made anew included: a coroutine function that is
+            called with host, port and seconds, and returns a connected `socket.socket`.
 
     Raises:
         ValueError: an argument makes no sense.
@@ -192,8 +210,14 @@ class AsyncSMTP(Sending):
         allow_cleartext_auth: bool = False,
         trace: Trace | None = None,
         proxy_header: ProxyHeader | None = None,
+        proxy: str | Secret | None = None,
+        dialer: Dialer | None = None,
     ) -> None:
-        password, token = seal(password), sealed_token(token)  # first: what fails below must not show them
+        password, token, proxy = (
+            seal(password),
+            sealed_token(token),
+            seal(proxy),
+        )  # first: what fails below must not show them
         if pipelining not in ("off", "message", "stream"):
             raise ValueError(f'pipelining must be "off", "message" or "stream", not {pipelining!r}')
         if chunking not in ("off", "auto", "eager"):
@@ -219,6 +243,7 @@ class AsyncSMTP(Sending):
             mechanisms=tuple(sasl.spoken(mechanisms)) if mechanisms is not None else None,
             proxy_header=proxy_header,
             trust=_trust(tls_context, tls_ca, tls_certificate, tls_fingerprint),
+            dialer=_dialer(proxy, dialer),
         )
         self._entered = 0
         self._closings = 0

@@ -106,7 +106,7 @@ class Connection:
             if implicit:
                 await connection._secure()
         session.encrypted = implicit
-        connection.destination = "" if endpoint.sock is not None else endpoint.name
+        connection.destination = endpoint.known_as
         return connection
 
     @property

@@ -18,7 +18,7 @@ from smtplib import SMTP_SSL_PORT
 from typing import NamedTuple
 
 from . import sasl
-from .dialling import Endpoint, TLSSettings
+from .dialling import Dialer, Endpoint, TLSSettings
 from .errors import SMTPConnectError
 from .origin import ProxyHeader
 from .secret import Secret
@@ -93,6 +93,7 @@ class Plan(NamedTuple):
     mechanisms: Sequence[str] | None = None
     proxy_header: ProxyHeader | None = None
     trust: Trust | None = None
+    dialer: Dialer | None = None
 
     def settings(
         self, host: str = "", port: int = 0, source_address: tuple[str, int] | None = None
@@ -112,7 +113,9 @@ class Plan(NamedTuple):
         sock = self.sock
         host = host or ("" if sock is not None else "localhost")
         port = port or self._default_port()
-        endpoint = Endpoint(host, port, source_address, sock)
+        endpoint = Endpoint(host, port, source_address, sock, self.dialer)
+        if self.dialer is not None:
+            _check_dialled(endpoint)
         named = bool(host) and not endpoint.unix
         return Settings(
             endpoint=endpoint,
@@ -145,6 +148,16 @@ class Plan(NamedTuple):
     def _default_port(self) -> int:
         implicit = self.tls in (TLSPolicy.IMPLICIT, TLSPolicy.IMPLICIT.value)
         return SMTP_SSL_PORT if implicit and not self.lmtp else self.default_port
+
+
+def _check_dialled(endpoint: Endpoint) -> None:
+    """Raise for what only a connection of our own making can have."""
+    if endpoint.sock is not None:
+        raise ValueError("sock= is connected already: neither proxy= nor dialer= can do that")
+    if endpoint.unix:
+        raise ValueError("a Unix socket is on this machine: neither proxy= nor dialer= leads to it")
+    if endpoint.source_address not in (None, ("", 0)):
+        raise ValueError("source_address= is for connections without proxy= or dialer=")
 
 
 def port_number(port: int | str) -> int:

@@ -31,7 +31,7 @@ FLOORS = {
     "envelopes": 4,
     **dict.fromkeys(("transactions", "parts"), 5),
     **dict.fromkeys(
-        ("protocol", "bodies", "preparing", "dialling", "turn", "bulk", "tokens", "environment"), 6
+        ("protocol", "bodies", "preparing", "dialling", "turn", "bulk", "tokens", "environment", "proxies"), 6
     ),
     **dict.fromkeys(("driver", "parcels", "plans"), 7),
     **dict.fromkeys(("connection", "mailing"), 8),
