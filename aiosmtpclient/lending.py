@@ -112,8 +112,9 @@ class Lender:
 
     async def _granted(self, ticket: Ticket, timeout: float | None) -> Slot:
         future = cast("asyncio.Future[Slot]", ticket.tenant)
+        limit = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as limit:
+            async with limit:
                 return await future
         except BaseException as error:
             if future.done() and not future.cancelled() and future.exception() is None:
@@ -265,7 +266,8 @@ class Lender:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_at(due, _tick, weakref.ref(self))
+        here: weakref.ref[Lender] = weakref.ref(self)
+        self._timer = self.loop.call_at(due, _tick, here)
 
     def tick(self) -> None:
         """Time has passed. Called by itself."""
