@@ -341,7 +341,9 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self.flush()
         self.session.fail(self._closed_here())
         self._end()
-        if self.transport is not None:
+        # Once only: asyncio's TLS transport forgets its socket at the second time, and what it is told
+        # afterwards, to abort for one, does nothing or fails.
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
 
     def _closed_here(self) -> SMTPException:
