@@ -25,7 +25,7 @@ from typing import ClassVar, Self, TypedDict, Unpack
 
 from . import commands, dialogues, opening, sasl
 from .connection import Connection
-from .errors import SMTPServerDisconnected
+from .errors import SMTPAuthenticationError, SMTPServerDisconnected
 from .opening import Plan
 from .origin import ProxyHeader
 from .replies import Reply
@@ -230,6 +230,7 @@ class AsyncSMTP(Sending):
             connection.drop()
             raise SMTPServerDisconnected("the client was closed while it connected")
         self._connection, self._connected_by_settings = connection, True
+        self._unreachable = False
         self._take_over(connection)
         return greeting
 
@@ -248,11 +249,18 @@ class AsyncSMTP(Sending):
         return self._connected()
 
     async def _open_again(self) -> None:
-        """Make the connection anew. If only the caller was cancelled, the next one may try again."""
+        """Make the connection anew. If that fails, a later send may try again.
+
+        A server that restarts must not be the end of a client that serves a whole application.
+        Credentials that were refused are another matter: accounts are locked over repetitions.
+        """
+        self._unreachable = True
         closings = self._closings
         try:
             await self._open()
-        except asyncio.CancelledError:
+        except SMTPAuthenticationError:
+            raise
+        except BaseException:
             self._connected_by_settings = self._closings == closings
             raise
 

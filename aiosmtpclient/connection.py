@@ -26,6 +26,7 @@ from . import dialling
 from .dialling import Endpoint, TLSSettings
 from .dialogues import claim
 from .driver import Drive
+from .errors import SMTPException
 from .protocol import SMTPProtocol
 from .replies import Reply
 from .session import Session, Trace
@@ -129,6 +130,9 @@ class Connection:
         drive = Drive(self.protocol, dialogue, lease, self._handshake)
         try:
             return await drive.run()
+        except SMTPException as error:
+            error.host = error.host or self.session.peer
+            raise
         finally:
             dialogue.close()
             self._leave(home, drive.step, lease)

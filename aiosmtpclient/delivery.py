@@ -169,6 +169,8 @@ class Ledger:
             # Any other has room for attributes, only no type says so.
             error.delivery = self.delivery  # type: ignore[attr-defined]  # see above
             error.outcomes = self.outcomes  # type: ignore[attr-defined]  # likewise
+        if isinstance(error, SMTPException):
+            error.__notes__ = [error.advice]
 
 
 @contextlib.contextmanager

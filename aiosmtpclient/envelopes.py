@@ -258,7 +258,7 @@ def grouped(transaction: Transaction, lines: Lines) -> Dialogue[Reply | None]:
     finally:
         replies = without_reset(transaction, received)
         envelope, answer = replies[: recipients + 1], replies[recipients + 1 :]
-        if envelope and max(envelope).code >= 300:
+        if envelope and max(envelope).code >= 300 and not _out_of_step(envelope, answer):
             note(transaction.ledger, envelope)
     data = answer[0] if answer else None
     if not envelope or max(envelope).code < 300:  # what mostly happens
@@ -271,6 +271,11 @@ def grouped(transaction: Transaction, lines: Lines) -> Dialogue[Reply | None]:
         finally:
             del refusal  # no cycle: the traceback of its error has this frame
     return data
+
+
+def _out_of_step(envelope: Sequence[Reply], answer: Sequence[Reply]) -> bool:
+    """True if what answers DATA stands where MAIL or RCPT is answered: whom a no is for nobody knows."""
+    return any(reply.intermediate for reply in envelope) and not any(reply.intermediate for reply in answer)
 
 
 def _group(octets: bytes, verbs: list[str], *, with_data: bool) -> Step:

@@ -33,7 +33,13 @@ from .connection import Connection
 from .content import InMemory
 from .delivery import Ledger, SendResult
 from .envelopes import Transaction, lines_of
-from .errors import SMTPException, SMTPNotSupportedError, SMTPProtocolError, SMTPRecipientsRefused
+from .errors import (
+    SMTPException,
+    SMTPNotSupportedError,
+    SMTPProtocolError,
+    SMTPRecipientsRefused,
+    SMTPServerDisconnected,
+)
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
 from .opening import Settings
@@ -60,6 +66,8 @@ class Sending(Mailing, Verbs):
     def __init__(self, settings: Settings, pipelining: Pipelining, chunking: Chunking) -> None:
         self._pipelining: Pipelining = pipelining
         self._chunking: Chunking = chunking
+        # No new connection could be made: the rest of a run does not wait for that again.
+        self._unreachable = False
         super().__init__(settings)
 
     # -- one message ------------------------------------------------------------------------
@@ -71,6 +79,8 @@ class Sending(Mailing, Verbs):
         try:
             lease = await self._take_turn()
             parcel.check()
+            if parcel.of_many and self._unreachable:
+                raise SMTPServerDisconnected("not connected: no new connection could be made")
             stream = self._pipelining == "stream"
             trial = parcel.of_many or stream or parcel.binary
             connection = self._at_hand(trial) or await self._ready(trial)
@@ -111,6 +121,8 @@ class Sending(Mailing, Verbs):
                     prepared.content = content
                     await self._deliver(transaction, parcel, connection, lease)
         except BaseException as error:
+            if isinstance(error, SMTPException):
+                error.host = error.host or self._settings.endpoint.name
             ledger.stamp(error)
             raise
         finally:
@@ -275,6 +287,7 @@ class Sending(Mailing, Verbs):
     # -- many --------------------------------------------------------------------------
 
     def _run(self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool) -> Run:
+        self._unreachable = False
         if self._pipelining == "stream":
             return in_window(messages, carry, WINDOW, ordered=ordered)
         return one_by_one(messages, carry)

@@ -241,7 +241,9 @@ class Verbs:
             connection.security = TLSSettings(context or known.context, name)
             reply = await self._converse(dialogues.starttls())
             if reply.code != 220:
-                raise SMTPResponseException(reply.code, reply.message, reply=reply, command="STARTTLS")
+                refusal = SMTPResponseException(reply.code, reply.message, reply=reply, command="STARTTLS")
+                refusal.host = connection.session.peer
+                raise refusal
             opening.forget(connection)
             return reply
 

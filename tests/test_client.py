@@ -44,6 +44,7 @@ from aiosmtpclient import (
     Delivery,
     Envelope,
     SendResult,
+    SMTPAuthenticationError,
     SMTPConnectError,
     SMTPException,
     SMTPRecipientsRefused,
@@ -202,6 +203,35 @@ async def test_a_connection_that_cannot_be_made_anew_is_an_error_of_the_send():
             assert deliveries(error) == [Delivery.NOT_SENT]
             await smtp.connect()
             await send(smtp)
+
+
+@each_loop
+@pytest.mark.parametrize(
+    "trouble", [close(), b"421 starting up\r\n", b"554 no\r\n"], ids=["close", "421", "554"]
+)
+async def test_a_server_that_restarts_is_not_the_end_of_a_client(trouble):
+    """While it is down each send fails; once it is up again, the next one gets through."""
+    down = [trouble] if callable(trouble) else [trouble, close()]
+    async with ScriptedServer([*hello(), close()], down, down, OVER) as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            await smtp._connection.protocol.closed
+            for _ in range(2):
+                error = await caught(send(smtp))
+                assert isinstance(error, SMTPException)
+                assert error.delivery is Delivery.NOT_SENT
+            assert (await send(smtp)).accepted == (TO,)
+        assert server.connections == 4
+
+
+async def test_credentials_that_are_refused_at_a_new_connection_are_not_shown_again_and_again():
+    first = [*hello("AUTH PLAIN"), "AUTH PLAIN", b"235 in\r\n", close()]
+    second = [*hello("AUTH PLAIN"), "AUTH PLAIN", b"535 no\r\n", *bye()]
+    async with ScriptedServer(first, second, repeat_last=False) as server:
+        async with AsyncSMTP(server.host, server.port, tls="none", username="u", password="p") as smtp:
+            await smtp._connection.protocol.closed
+            assert isinstance(await caught(send(smtp)), SMTPAuthenticationError)
+            assert isinstance(await caught(send(smtp)), SMTPServerDisconnected)
+        assert server.connections == 2
 
 
 @pytest.mark.parametrize("by_hand", ["login", "auth", "starttls", "sock"])
@@ -643,6 +673,20 @@ async def test_a_server_that_is_gone_for_good_is_the_outcome_of_all_that_follow(
             SMTPConnectError,
             SMTPServerDisconnected,
         ]
+        assert server.connections == 2  # a server that does not answer takes its time for each attempt
+
+
+@each_loop
+async def test_a_run_that_lost_its_server_is_not_the_end_of_the_client():
+    down = [b"554 no\r\n", *bye()]
+    again = [*hello(), *take(NEXT), *take(TO), *bye()]
+    async with ScriptedServer([*hello(), *take(TO), "MAIL", close()], down, again) as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            outcomes = [one async for one in smtp.send_messages(envelopes(TO, TOO, NEXT, NEXT))]
+            assert [one.delivery for one in outcomes] == [Delivery.ACCEPTED] + [Delivery.NOT_SENT] * 3
+            outcomes = [one async for one in smtp.send_messages(envelopes(NEXT))]
+            assert [one.delivery for one in outcomes] == [Delivery.ACCEPTED]
+            await send(smtp)
 
 
 async def test_many_messages_without_a_connection_are_not_sent():

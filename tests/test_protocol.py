@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -81,6 +82,20 @@ class Clock:
         self.now = end
 
 
+class Socket:
+    """Keeps which options are set."""
+
+    def __init__(self, family: socket.AddressFamily = socket.AF_INET, error: OSError | None = None) -> None:
+        self.family = family
+        self.error = error
+        self.set: list[tuple[int, int, int]] = []
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        if self.error is not None:
+            raise self.error
+        self.set.append((level, option, value))
+
+
 class Transport(asyncio.Transport):
     """Keeps what is written; tells nobody of its end until it is asked to."""
 
@@ -90,6 +105,10 @@ class Transport(asyncio.Transport):
         self.buffered = 0
         self.high: int | None = None
         self.ends: list[str] = []
+        self.socket: Socket | None = None
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self.socket if name == "socket" else default
 
     def write(self, data: bytes) -> None:  # type: ignore[override]
         self.wrote.append(bytes(data))
@@ -114,11 +133,17 @@ class Wire:
     """A protocol on a fake transport, after the greeting."""
 
     def __init__(
-        self, *, greeting: bool = True, loop: object = None, timeouts: Timeouts | None = None
+        self,
+        *,
+        greeting: bool = True,
+        loop: object = None,
+        timeouts: Timeouts | None = None,
+        sock: Socket | None = None,
     ) -> None:
         self.clock = Clock()
         self.session = Session(PEER)
         self.transport = Transport()
+        self.transport.socket = sock
         self.protocol = SMTPProtocol(self.session, loop or self.clock, timeouts)  # type: ignore[arg-type]
         self.protocol.connection_made(self.transport)
         if greeting:
@@ -145,6 +170,35 @@ def failure_of(waiter: asyncio.Future[list[Reply]]) -> SMTPException:
     error = waiter.exception()
     assert isinstance(error, SMTPException)
     return error
+
+
+# A server that holds its next reply back until the one before is acknowledged
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="only Linux can be told")
+def test_what_comes_is_acknowledged_at_once_while_more_is_owed() -> None:
+    wire = Wire(sock=(sock := Socket()))
+    waiter = wire.send(command("MAIL", owed=3))
+    at_once = (socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    wire.receive(b"250 ok\r\n")
+    assert sock.set == [at_once]
+    wire.receive(b"250 o")
+    wire.receive(b"k\r\n")
+    assert sock.set == [at_once] * 2
+    wire.receive(b"354 go\r\n")
+    assert sock.set == [at_once] * 2  # nothing is owed: what we write next acknowledges it
+    assert len(waiter.result()) == 3
+
+
+@pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
+def test_a_socket_that_cannot_acknowledge_at_once_is_left_alone(family: socket.AddressFamily) -> None:
+    wire = Wire(sock=(sock := Socket(family, OSError("no such option"))))
+    waiter = wire.send(command("MAIL", owed=2))
+    wire.receive(b"250 ok\r\n")
+    sock.error = None
+    wire.receive(b"250 ok\r\n")
+    assert sock.set == []
+    assert len(waiter.result()) == 2
 
 
 # Replies and futures

@@ -1,10 +1,11 @@
-"""`aiosmtpclient check`: what a server offers, before TLS and inside it.
+"""`aiosmtpclient check`: what a server offers, before TLS and inside it, and whether that is true.
 
 Rules of this room:
 
-* No credentials are asked for, so none can be sent: not even to a server whose certificate is
-  not accepted, of which everything is still shown.
-* It changes nothing at the server: greeting, EHLO, STARTTLS, EHLO, QUIT.
+* A look at a server takes no credentials, so it can send none: not even to one whose certificate
+  is not accepted, of which everything is still shown. It is greeting, EHLO, STARTTLS, EHLO, QUIT.
+* Trials come after it, and only where the certificate was accepted. Only they log in, if they are
+  to; the one of BDAT leaves nothing behind at the server, the one of streams three messages.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from aiosmtpclient import opening
+from aiosmtpclient import addresses, opening
+from aiosmtpclient.client import Options
 from aiosmtpclient.commands import hello
 from aiosmtpclient.connection import Connection
 from aiosmtpclient.dialling import Endpoint, TLSSettings
@@ -30,14 +32,36 @@ from aiosmtpclient.tls import TLSPolicy
 from .account import reply_as_json
 from .certificates import Certificate, pinned, unverified
 from .exits import Exit, Failure, exit_of
-from .options import Parser, add_command, add_connection_options, context_of, in_options, place, timeouts_of
+from .options import (
+    Parser,
+    add_command,
+    add_connection_options,
+    add_login_options,
+    client_options,
+    context_of,
+    in_options,
+    place,
+    timeouts_of,
+)
 from .printing import Transcript, complain, say, trace_back
+from .trials import (
+    Streamed,
+    bdat_line,
+    client_for,
+    prove_bdat,
+    stream_as_json,
+    stream_line,
+    try_stream,
+)
 
 _DESCRIPTION = """\
 Show what a server offers: its greeting, its extensions and login mechanisms before TLS
 and inside it, and its certificate, also where that is not accepted (exit code 78).
 Without --tls, TLS is used from the first octet on port 465, required on port 587, and
-anywhere else used if it is offered. Nothing is sent but EHLO, STARTTLS and QUIT.
+anywhere else used if it is offered. Where BDAT is offered (CHUNKING), it is shown whether the
+server reads and discards a chunk that it refuses; that changes nothing there. No message is sent
+but with --stream: three small ones to the address that --to names, one right behind the other, to
+see whether the server takes pipelining="stream". With --user the trials log in first.
 """
 
 
@@ -45,9 +69,15 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add the command."""
     parser = add_command(commands, "check", run, help="show what a server offers", description=_DESCRIPTION)
     parser.add_argument(
-        "server", metavar="HOST[:PORT]", help="name, address, or the path of a Unix socket; port 25 if none"
+        "host", metavar="HOST[:PORT]", help="name, address, or the path of a Unix socket; port 25 if none"
     )
+    group = parser.add_argument_group("trials")
+    group.add_argument("--stream", action="store_true", help="send three messages to --to in a stream")
+    group.add_argument("--to", metavar="ADDRESS", help="who gets them")
+    group.add_argument("--from", dest="sender", metavar="ADDRESS", help="who sends them; left out, --to")
+    add_login_options(parser)
     add_connection_options(parser)
+    parser.set_defaults(pipelining="stream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +92,8 @@ class Findings:
         cipher: version of TLS, cipher and its bits.
         certificate: what it shows.
         problem: why its certificate was not accepted.
+        bdat: it discards a chunk that it refuses; None if that is not known.
+        streamed: what came of a stream, if one was asked for.
     """
 
     server: str
@@ -71,14 +103,22 @@ class Findings:
     cipher: tuple[str, str, int] | None = None
     certificate: Certificate | None = None
     problem: SMTPTLSError | None = None
+    bdat: bool | None = None
+    streamed: Streamed | None = None
+
+    @property
+    def offered(self) -> Extensions:
+        """What counts: inside TLS, if there is TLS."""
+        return self.inside if self.inside is not None else self.before or Extensions()
 
 
 def run(arguments: argparse.Namespace) -> Exit:
     """Carry the command out; returns what to exit with."""
     transcript = Transcript()
     try:
-        settings = settings_of(arguments, transcript if arguments.trace else None)
-        findings = asyncio.run(look_at(settings))
+        trace = transcript if arguments.trace else None
+        settings = settings_of(arguments, trace)
+        findings = asyncio.run(_find_out(settings, _options_of(arguments, trace), arguments))
     except ValueError as error:
         raise Failure(str(error), Exit.USAGE) from error
     finally:
@@ -89,11 +129,43 @@ def run(arguments: argparse.Namespace) -> Exit:
         for line in lines(findings):
             say(line)
     if findings.problem is None:
-        return Exit.OK
+        return _exit_of(findings.streamed)
     if arguments.debug:
         trace_back(findings.problem)
     complain(in_options(str(findings.problem)))
     return exit_of(findings.problem)
+
+
+def _options_of(arguments: argparse.Namespace, trace: Trace | None) -> Options:
+    """What the trials take besides, and whether the arguments go together."""
+    if arguments.stream != bool(arguments.to):
+        raise Failure("--stream needs --to ADDRESS, and --to needs --stream", Exit.USAGE)
+    if arguments.stream:
+        addresses.recipient(arguments.to)
+        addresses.sender(arguments.sender or arguments.to)
+    return client_options(arguments, trace)
+
+
+async def _find_out(settings: Settings, options: Options, arguments: argparse.Namespace) -> Findings:
+    """Look, then try what may be tried."""
+    client_for(settings, options)  # complains before anything is connected to
+    findings = await look_at(settings)
+    if findings.problem is not None:
+        return findings
+    if "chunking" in findings.offered:
+        findings = replace(findings, bdat=await prove_bdat(client_for(settings, options)))
+    if arguments.stream:
+        sender = arguments.sender or arguments.to
+        streamed = await try_stream(client_for(settings, options), sender, arguments.to)
+        findings = replace(findings, streamed=streamed)
+    return findings
+
+
+def _exit_of(streamed: Streamed | None) -> Exit:
+    """A verdict is what was asked for, whatever it is; that there is none has a reason."""
+    if streamed is None or streamed.taken is not None or streamed.error is None:
+        return Exit.OK
+    return exit_of(streamed.error)
 
 
 def settings_of(arguments: argparse.Namespace, trace: Trace | None) -> Settings:
@@ -103,7 +175,7 @@ def settings_of(arguments: argparse.Namespace, trace: Trace | None) -> Settings:
         ValueError: an argument makes no sense.
         SMTPConnectError: the port is no number.
     """
-    host, port = place(arguments.server)
+    host, port = place(arguments.host)
     host, port = opening.split_port(host, port)
     if arguments.local_hostname is not None:
         hello("EHLO", arguments.local_hostname)
@@ -202,6 +274,10 @@ def lines(findings: Findings) -> Iterator[str]:
         yield from _shown(findings.certificate, findings.problem)
     if findings.inside is not None:
         yield from _offered("inside TLS", findings.inside)
+    if findings.problem is None and "chunking" in findings.offered:
+        yield bdat_line(findings.bdat)
+    if findings.streamed is not None:
+        yield stream_line(findings.streamed)
 
 
 def _offered(where: str, extensions: Extensions) -> Iterator[str]:
@@ -230,6 +306,8 @@ def as_json(findings: Findings) -> dict[str, object]:
         "tls": dict(zip(("version", "cipher", "bits"), cipher, strict=True)) if cipher else None,
         "certificate": _certificate_as_json(findings.certificate),
         "inside_tls": _extensions_as_json(findings.inside),
+        "bdat_proven": findings.bdat,
+        "stream": stream_as_json(findings.streamed),
         "problem": str(findings.problem) if findings.problem is not None else None,
     }
 
