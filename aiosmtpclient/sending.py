@@ -42,9 +42,9 @@ from .errors import (
 )
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
-from .opening import Settings
 from .parcels import Parcel
 from .parts import REFUSALS, USUAL, Division, division, over_limit, rest
+from .plans import Settings
 from .steps import Phase
 from .transactions import deliver
 from .turn import Lease

@@ -25,7 +25,7 @@ from smtplib import LMTP_PORT, SMTP_SSL_PORT
 from types import TracebackType
 from typing import ClassVar, Literal, Self, TypeAlias, TypeVar, Unpack, cast
 
-from . import commands, debug, opening, runner, tls
+from . import commands, debug, plans, runner, tls
 from .attributes import Attributes
 from .classic import ClassicLMTP, ClassicSMTP, hang_up_all, in_thread
 from .client import DEFAULT_TIMEOUTS
@@ -147,7 +147,7 @@ class SMTP(Attributes):
         """
         if source_address:
             self.source_address = source_address
-        host, port = opening.split_port(host, port)
+        host, port = plans.split_port(host, port)
         port = port or self.default_port
         sys.audit("smtplib.connect", self, host, port)
         timeouts = self._timeouts()

@@ -27,8 +27,8 @@ from .dialling import TLSSettings
 from .errors import SMTPHeloError, SMTPNotSupportedError, SMTPResponseException, SMTPServerDisconnected
 from .extensions import Extensions
 from .message import Body, prepare
-from .opening import Settings
 from .origin import XClient, XForward, attributes
+from .plans import Settings
 from .recipients import Recipient
 from .replies import Reply
 from .sasl import Credentials

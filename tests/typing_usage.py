@@ -40,6 +40,7 @@ from aiosmtpclient import (
     SMTPException,
     SMTPHeloError,
     SMTPNotSupportedError,
+    SMTPPool,
     SMTPProtocolError,
     SMTPRecipientsRefused,
     SMTPResponseException,
@@ -362,6 +363,19 @@ async def written_for_smtplib(smtp: AsyncSMTP) -> None:
         print(error.smtp_code, error.smtp_error)
     except smtplib.SMTPException as error:
         print(error)
+
+
+# -- configuration ----------------------------------------------------------------------------
+
+
+def configured(context: ssl.SSLContext) -> None:
+    smtp: AsyncSMTP = AsyncSMTP.from_url("smtps://me:secret@mail.example", timeout=5, tls_context=context)
+    lmtp: AsyncLMTP = AsyncLMTP.from_env("LMTP_URL", local_hostname="me.example")
+    pool: SMTPPool = SMTPPool.from_env(
+        max_connections=3, rate_limit=(10, 5), username="me", password="secret"
+    )
+    other: SMTPPool = SMTPPool.from_url("lmtp+unix:///run/lmtp", retries=3)
+    print(smtp, lmtp, pool, other)
 
 
 # -- a blocking script -----------------------------------------------------------------------
