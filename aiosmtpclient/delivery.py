@@ -103,6 +103,13 @@ class Ledger:
                 self._astray |= {position}
         self.final = self.final or part.final
 
+    def same(self, position: int, others: Iterable[int]) -> None:
+        """Write down for others what is known about one: they are the same recipient."""
+        for other in others:
+            self._replies[other] = self._replies[position]
+            if position in self._astray:
+                self._astray |= {other}
+
     @property
     def _deliveries(self) -> list[Delivery]:
         undecided = Delivery.UNKNOWN if self._left else Delivery.NOT_SENT

@@ -266,8 +266,8 @@ class Lender:
             return
         if self._timer is not None:
             self._timer.cancel()
-        weakly: weakref.ref[Lender] = weakref.ref(self)
-        self._timer = self.loop.call_at(due, _tick, weakly)
+        here: weakref.ref[Lender] = weakref.ref(self)
+        self._timer = self.loop.call_at(due, _tick, here)
 
     def tick(self) -> None:
         """Time has passed. Called by itself."""

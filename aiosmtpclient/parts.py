@@ -15,7 +15,8 @@ the connection was lost, a cancellation            are not sent; the error passe
 
 Rules of this room:
 
-* Nobody is named again who was accepted, or refused for another reason.
+* Nobody is named again who was accepted, or refused for another reason. An address that was asked
+  for twice is named once: in two transactions it would get the message twice.
 * A part that nobody was accepted in brings nobody back, and any other settles at least one
   recipient, so there are never more parts than recipients.
 * What is learnt from a refusal is how many were accepted before: the parts to come are no larger.
@@ -27,7 +28,7 @@ from collections.abc import Iterable, Sequence
 
 from .delivery import Ledger
 from .envelopes import Transaction
-from .errors import SMTPDataError, SMTPException, SMTPRecipientsRefused, SMTPSenderRefused
+from .errors import Delivery, SMTPDataError, SMTPException, SMTPRecipientsRefused, SMTPSenderRefused
 from .replies import Reply
 
 USUAL = 100
@@ -63,8 +64,12 @@ class Division:
         self._paths = paths
         self._most = most
         self._most_domains = most_domains
+        twins: dict[bytes, list[int]] = {}
+        for position in positions:
+            twins.setdefault(_mailbox(paths[position]), []).append(position)
+        self._twins = {first: others for first, *others in twins.values()}
         # The next one is the last: what comes back is put behind it.
-        self._left = [*positions]
+        self._left = [*self._twins]
         if most_domains is not None:
             first: dict[bytes, int] = {}
             for position in self._left:
@@ -76,7 +81,7 @@ class Division:
     @property
     def left(self) -> Sequence[int]:
         """The recipients that are in no transaction yet."""
-        return self._left[::-1]
+        return [one for first in reversed(self._left) for one in (first, *self._twins[first])]
 
     def next(self) -> list[int]:
         """The recipients of the next transaction; none if all are done."""
@@ -89,6 +94,12 @@ class Division:
             domains.add(domain)
             part.append(self._left.pop())
         return part
+
+    def settle(self, part: Sequence[int], account: Ledger) -> None:
+        """Write down for those who were asked for again what is known about them."""
+        for position in part:
+            if others := self._twins[position]:
+                account.same(position, others)
 
     def judge(self, part: Sequence[int], account: Ledger, refusal: SMTPException | None) -> Reply | None:
         """Learn from what came of a part.
@@ -137,6 +148,25 @@ def division(transaction: Transaction, learnt: int | None) -> Division | None:
     return Division(paths, range(len(paths)), most, most_domains)
 
 
+def rest(transaction: Transaction) -> Division:
+    """Those who were too many in a transaction, to be sent to in the next."""
+    account, paths = transaction.ledger, transaction.prepared.recipients.paths
+    most = len(account.accepted)
+    accepted: dict[bytes, int] = {}
+    for position, outcome in enumerate(account.outcomes):
+        if outcome.delivery is Delivery.ACCEPTED:
+            accepted.setdefault(_mailbox(paths[position]), position)
+    left = []
+    for position in over_limit(account):
+        if (twin := accepted.get(_mailbox(paths[position]))) is None:
+            left.append(position)
+        else:
+            account.same(twin, [position])
+    further = Division(paths, left, most)
+    further.learnt = most
+    return further
+
+
 def over_limit(account: Ledger) -> list[int]:
     """Who was refused because there were too many before, and only for that."""
     return [
@@ -154,6 +184,12 @@ def _for_all(refusal: SMTPException) -> Reply | None:
     if isinstance(refusal, SMTPRecipientsRefused):
         return next((reply for reply in refusal.recipients.values() if reply.code == 421), None)
     return None
+
+
+def _mailbox(path: bytes) -> bytes:
+    """The same for the same mailbox: a domain may be written in any case, a local part may not."""
+    local, at, domain = path.rpartition(b"@")
+    return local + at + domain.lower() if at else path
 
 
 def _domain(path: bytes) -> bytes:

@@ -168,7 +168,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     def _refuse_early(self, step: Step, complete: list[Step]) -> None:
         """A reply was there before what it would answer: it answers nothing, least of all with a yes."""
         if step.received[0].code == 421:
-            return
+            self.session.lost()  # the session ended before the message began: nobody refused it
         text = f"{self.session.peer} sent a reply that nobody asked for: {step.received[0].display}"
         self.session.fail(SMTPProtocolError(-1, text.encode(), command=step.verb))
         step.received.clear()
@@ -341,7 +341,9 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self.flush()
         self.session.fail(self._closed_here())
         self._end()
-        if self.transport is not None:
+        # Once only: asyncio's TLS transport forgets its socket at the second time, and what it is told
+        # afterwards, to abort for one, does nothing or fails.
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
 
     def _closed_here(self) -> SMTPException:

@@ -43,7 +43,7 @@ from .errors import (
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
 from .parcels import Parcel
-from .parts import REFUSALS, USUAL, Division, division, over_limit
+from .parts import REFUSALS, USUAL, Division, division, over_limit, rest
 from .plans import Settings
 from .steps import Phase
 from .transactions import deliver
@@ -181,6 +181,7 @@ class Sending(Mailing, Verbs):
                 refusal = error
             finally:
                 ledger.absorb(positions, part.ledger)
+                divided.settle(positions, ledger)
                 if part.unchunkable:
                     self._note_verdict(connection, False)
             parcel.further += 1
@@ -203,11 +204,8 @@ class Sending(Mailing, Verbs):
             lease = await self._take_turn()
             connection = self._at_hand(False)
             if connection is not None and connection.serial == ledger.carrier and parcel.divisible:
-                accepted = len(ledger.accepted)
-                rest = Division(transaction.prepared.recipients.paths, over_limit(ledger), accepted)
-                rest.learnt = accepted
                 try:
-                    await self._send_in_parts(parcel, connection, transaction, rest)
+                    await self._send_in_parts(parcel, connection, transaction, rest(transaction))
                 except (SMTPException, OSError):
                     if ledger.open:
                         raise  # else they stay refused for now, which says it all

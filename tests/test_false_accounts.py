@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
-from flight import OFFERS, ONE, TWO, stream
+from flight import OFFERS, ONE, TWO, begin, known, sending, stream
 from wire import BODY, GO, OK, SENDER, hello
 
-from aiosmtpclient import AsyncSMTP, Delivery, SMTPProtocolError
+from aiosmtpclient import AsyncSMTP, Delivery, SMTPProtocolError, SMTPServerDisconnected
 from aiosmtpclient.testing import ScriptedServer
 from aiosmtpclient.testing.scripted import read_all, read_exactly
 
@@ -50,4 +52,21 @@ async def test_one_reply_too_few_in_a_group_refuses_nobody(answers: bytes) -> No
         with pytest.raises(Exception) as caught:
             await smtp.sendmail(SENDER, [ONE, TWO], BODY)
         assert [outcome.delivery for outcome in caught.value.outcomes] == [NOT_SENT, NOT_SENT]
+        smtp.close()
+
+
+async def test_a_421_that_was_there_before_the_message_does_not_refuse_it() -> None:
+    """What is gathered has not left yet: the server ended the session, and never saw the message."""
+    bye = b"421 4.3.2 bye\r\n"
+    async with ScriptedServer([*begin(), "NOOP", OK, read_all()]) as server:
+        smtp = stream(server)
+        await smtp.connect()
+        await smtp.noop()
+        task = sending(smtp, ONE)
+        asyncio.get_running_loop().call_soon(smtp._connection.protocol.data_received, bye)  # type: ignore[union-attr]
+        assert await known(task) == [NOT_SENT]
+        error = await task
+        assert isinstance(error, SMTPServerDisconnected)
+        assert "421 4.3.2 bye" in str(error)
+        assert ONE.encode() not in server.received[0]
         smtp.close()

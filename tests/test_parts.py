@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from email.message import EmailMessage
 from io import BytesIO
 from typing import Any
 
@@ -94,6 +95,19 @@ async def test_rcptmax_splits_the_recipients_and_merges_the_account(mode: str, l
     replies = [outcome.reply.text for outcome in result.outcomes if outcome.reply and outcome.reply.positive]
     assert [queue_ids.index(reply.split()[-1]) for reply in replies] == [0, 0, 0, 1, 1, 2]
     assert result.reply.text.endswith(queue_ids[0])
+
+
+async def test_recipients_from_the_headers_are_split_too_and_the_message_is_the_same() -> None:
+    message = EmailMessage()
+    message["From"], message["To"], message["Bcc"] = SENDER, "0@to.test, 1@to.test", "2@to.test"
+    message.set_content("Grüße\n")
+    message.add_attachment(b"octets", maintype="application", subtype="pdf")  # makes up a boundary
+    async with MailServer(extensions=["LIMITS RCPTMAX=1"]) as server, client(server) as smtp:
+        result = await smtp.send_message(message, notify="never")
+    assert result.accepted == names(0, 1, 2)
+    assert [received.recipients for received in server.messages] == [names(0), names(1), names(2)]
+    assert len({received.content for received in server.messages}) == 1
+    assert b"2@to.test" not in server.messages[0].content
 
 
 async def test_a_message_within_the_limit_is_one_transaction() -> None:
@@ -266,6 +280,56 @@ async def test_tasks_whose_messages_do_not_fit_do_not_disturb_each_other(mode: s
     async with Taker(2) as server, client(server, mode) as smtp:
         results = await asyncio.gather(*[smtp.sendmail(SENDER, people(5), BODY) for _ in range(6)])
         assert [result.accepted for result in results] == [names(0, 1, 2, 3, 4)] * 6
+
+
+# Who was asked for twice
+
+TWICE = ["0@to.test", "1@to.test", "0@TO.test", "2@to.test", "0@to.test"]
+
+
+@each_protocol
+@each_mode
+async def test_an_address_asked_for_twice_gets_the_message_once(mode: str, lmtp: bool) -> None:
+    async with MailServer(lmtp=lmtp, extensions=["LIMITS RCPTMAX=2"]) as server:
+        async with client(server, mode, lmtp) as smtp:
+            result = await smtp.sendmail(SENDER, TWICE, BODY)
+    assert [received.recipients for received in server.messages] == [names(0, 1), names(2)]
+    assert result.accepted == tuple(TWICE)
+    assert result.outcomes[0].reply == result.outcomes[4].reply
+
+
+@each_mode
+async def test_who_was_too_many_and_was_accepted_before_is_not_sent_to_again(mode: str) -> None:
+    async with Taker(2) as server, client(server, mode) as smtp:
+        result = await smtp.sendmail(SENDER, TWICE, BODY)
+        assert result == {}
+        assert len(result.accepted) == 5
+    assert [received.recipients for received in server.messages] == [names(0, 1), names(2)]
+
+
+async def test_who_was_asked_for_twice_is_unknown_twice() -> None:
+    script: list[Step] = [
+        *hello(*LIMITED),
+        *taken(1),
+        "MAIL",
+        "RCPT",
+        "DATA",
+        OK + OK + GO,
+        expect_content(),
+        close(),
+    ]
+    async with ScriptedServer(script) as server, client(server) as smtp:
+        error = await caught(
+            smtp.sendmail(SENDER, ["1@to.test", "0@to.test", "2@to.test", "0@to.test"], BODY)
+        )
+    assert deliveries(error) == [ACCEPTED, UNKNOWN, NOT_SENT, UNKNOWN]
+
+
+async def test_who_was_asked_for_twice_and_is_left_is_refused_twice() -> None:
+    script: list[Step] = [*hello(*LIMITED), *taken(1), *taken(0, b"451 4.7.1 later\r\n"), *bye()]
+    async with ScriptedServer(script) as server, client(server) as smtp:
+        result = await smtp.sendmail(SENDER, ["1@to.test", "0@to.test", "2@to.test", "2@to.test"], BODY)
+    assert deliveries(result) == [ACCEPTED, REFUSED, REFUSED, REFUSED]
 
 
 # A part that fails

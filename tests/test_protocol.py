@@ -201,6 +201,16 @@ def test_a_socket_that_cannot_acknowledge_at_once_is_left_alone(family: socket.A
     assert len(waiter.result()) == 2
 
 
+def test_a_connection_that_was_closed_twice_can_still_be_dropped() -> None:
+    """asyncio's TLS transport (Debian 12's Python) fails in abort() once it was closed twice."""
+    wire = Wire()
+    wire.protocol.close()
+    wire.protocol.close()
+    assert wire.transport.ends == ["close"]
+    wire.protocol.eof_received()
+    assert wire.transport.ends == ["close", "abort"]
+
+
 # Replies and futures
 
 

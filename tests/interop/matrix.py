@@ -84,7 +84,8 @@ class Matrix:
             row = (cells.get(name, "") + self._pointers(notes, name, feature) for name in self.servers)
             yield f"| {feature} | {' | '.join(row)} |"
         yield ""
-        yield '"–": the server does not offer it. A number: see the findings.'
+        yield '"–": the server does not offer it. "one by one", "by DATA": it does not offer PIPELINING or'
+        yield "CHUNKING, so all went well without. A number: see the findings."
         yield ""
         yield from self._findings(notes)
         yield "### What they advertise"

@@ -111,22 +111,34 @@ class Process:
     ) -> None:
         self._log = folder / "output.log"
         who = {} if as_root or not AS_ROOT else {"user": UID, "group": GID, "extra_groups": []}
-        with open(self._log, "ab") as log:
-            self._started = subprocess.Popen(
-                [os.fspath(part) for part in argv],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **(environment or {})},
-                start_new_session=True,
-                **who,  # type: ignore[call-overload]
-            )
+        try:
+            self._started = self._start(argv, folder, environment or {}, who)
+        except OSError as error:
+            raise NotToBeHad(f"{argv[0]} cannot be started: {error.strerror}") from error
         try:
             self._wait_for(port)
         except BaseException:
             self.kill()
             raise
+
+    def _start(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        folder: Path,
+        environment: Mapping[str, str],
+        who: Mapping[str, object],
+    ) -> subprocess.Popen[bytes]:
+        with open(self._log, "ab") as log:
+            return subprocess.Popen(
+                [os.fspath(part) for part in argv],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+                start_new_session=True,
+                **who,  # type: ignore[call-overload]
+            )
 
     def _wait_for(self, port: int) -> None:
         deadline = time.monotonic() + PATIENCE

@@ -110,7 +110,7 @@ introspection_mode = local
 local_validation_key_dict = fs:posix:prefix={folder}/keys/
 username_attribute = sub
 """
-TOKEN_KEY = b"interop" * 5
+TOKEN_KEY = b"interop-test" * 3
 """Signs the bearer tokens (HS256) that are right."""
 
 
