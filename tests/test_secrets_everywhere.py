@@ -16,8 +16,10 @@ import pytest
 import test_bearer
 import test_cli_send
 import test_negotiation
+import test_proxies
 import test_scram
 import test_tokens
+import test_urls
 import test_wire_rules_auth
 import test_wire_rules_tokens
 from everything_told import spelled
@@ -33,6 +35,8 @@ SECRETS = {
     test_scram.PASSWORD,
     test_negotiation.PASSWORD,
     test_cli_send.PASSWORD,
+    test_proxies.PASSWORD,
+    test_urls.PASSWORD,
 }
 RUNS = {
     "the wire": ["test_wire_rules_auth.py", "test_wire_rules_tokens.py"],
@@ -44,6 +48,7 @@ RUNS = {
         "test_negotiation.py",
     ],
     "the command line": ["test_cli_send.py", "-k", "password or netrc or token or login"],
+    "configuration": ["test_urls.py", "test_proxies.py"],
     "blocking": ["test_sync.py", "test_testing_server.py", "-k", "login or auth or password"],
 }
 
