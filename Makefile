@@ -3,6 +3,7 @@
 #   make demo     the main job: send a folder of messages through every client, account for each,
 #                 then in bulk, with a kill on the way
 #   make test     the tests, on every event loop
+#   make torture  every fault at every place, one line of figures a sweep; takes a while
 #   make interop  the client against real mail servers on loopback; docs/interop.md has the last run
 #   make check    linter, formatter, both type checkers, the layer rule
 #   make bench    this client beside others, about eight minutes; QUICK=1 for a short look
@@ -18,13 +19,16 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test interop check bench soak ledger clean
+.PHONY: demo test torture interop check bench soak ledger clean
 
 demo: $(READY)
 	$(RUN) -m aiosmtpclient demo examples/messages
 
 test: $(READY)
 	$(RUN) -m pytest -n auto --dist worksteal $(ARGS)
+
+torture: $(READY)
+	TORTURE=1 $(RUN) -m pytest -q -n auto --dist worksteal tests/sweeps $(ARGS)
 
 interop: $(READY)
 	$(RUN) -m pytest -q -p no:xdist -p no:cacheprovider --timeout=120 tests/interop $(ARGS)

@@ -37,8 +37,11 @@ from .errors import (
 from .extensions import Extensions
 from .message import Envelope
 from .once import send
+from .origin import ProxyHeader
+from .parameters import DeliverBy, MailOptions
 from .pool import PoolStats, SMTPPool
 from .rates import RateLimit
+from .recipients import Recipient
 from .replies import EnhancedCode, Reply
 from .retrying import Retries
 from .runner import run_sync
@@ -58,14 +61,18 @@ __all__ = [
     "SMTP_SSL_PORT",
     "AsyncLMTP",
     "AsyncSMTP",
+    "DeliverBy",
     "Delivery",
     "EnhancedCode",
     "Envelope",
     "Extensions",
     "Journal",
+    "MailOptions",
     "Outcome",
     "PoolStats",
+    "ProxyHeader",
     "RateLimit",
+    "Recipient",
     "RecipientOutcome",
     "Reply",
     "Retries",

@@ -23,6 +23,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from .domains import a_labels
+
 # Grammar, after RFC 5321 section 4.1.2 and RFC 6531 section 3.3. Controls are refused before.
 #   atom    = one or more of: any character but a blank or one of "(),:;<>@[\]
 #   spec    = (atom / quoted) ["@" (atom / literal)]
@@ -45,9 +47,6 @@ _MAILBOX = rf" *+{_SPEC}{_TAIL}|{_PHRASE}<{_SPEC}>{_TAIL}"
 _FORBIDDEN = "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 _CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 _SPELLED = {"\r": "CR", "\n": "LF", "\0": "NUL", "\t": "a tab"}
-
-# Letters that the 2003 rules turned into others, which makes it another domain (RFC 5894 section 7.2).
-_CHANGED_SINCE_2003 = frozenset("ßẞς\u200c\u200d")
 
 
 class Address(NamedTuple):
@@ -99,14 +98,23 @@ class Recipients:
         texts: exactly the strings the caller gave.
         paths: what stands between the angle brackets on the wire.
         international: the first of them that needs SMTPUTF8 (RFC 6531), empty if none does.
+        special: some of the strings are more than strings, and may have something to say.
     """
 
-    __slots__ = ("international", "paths", "texts")
+    __slots__ = ("international", "paths", "special", "texts")
 
-    def __init__(self, texts: Sequence[str], paths: Sequence[bytes], international: str = "") -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        paths: Sequence[bytes],
+        international: str = "",
+        *,
+        special: bool = False,
+    ) -> None:
         self.texts = texts
         self.paths = paths
         self.international = international
+        self.special = special
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Recipients:
@@ -123,7 +131,14 @@ class Recipients:
                 return cls(texts, joined.encode().split(b"\n"))
         addresses = [recipient(text) for text in texts]
         international = next((address.text for address in addresses if address.needs_smtputf8), "")
-        return cls(texts, [address.path for address in addresses], international)
+        special = any(type(text) is not str for text in texts)
+        return cls(texts, [address.path for address in addresses], international, special=special)
+
+    def some(self, positions: Sequence[int]) -> Recipients:
+        """Those at these positions."""
+        texts = [self.texts[position] for position in positions]
+        paths = [self.paths[position] for position in positions]
+        return Recipients(texts, paths, self.international, special=self.special)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -192,9 +207,6 @@ def _complaint(address: str) -> str:
 def domain_to_ascii(domain: str) -> str:
     """Return the domain as A-labels (RFC 5891 section 4); an ASCII domain or a literal as it is.
 
-    The `idna` package is used if it can be imported (UTS 46 mapping, not transitional), else
-    the standard library's codec, which knows the rules of 2003 only.
-
     Raises:
         ValueError: there is no such form.
     """
@@ -202,23 +214,13 @@ def domain_to_ascii(domain: str) -> str:
         return domain
     try:
         # A name has at most 255 octets, and long input is slow to convert.
-        encoded = _a_labels(domain) if len(domain) <= 255 else ""
+        encoded = a_labels(domain) if len(domain) <= 255 else ""
     except UnicodeError as error:
         raise ValueError(f"the domain {_short(domain)} has no ASCII form: {error}") from error
     # Compatibility forms ("＠", "＜") become the ASCII characters that were refused above.
     if not re.fullmatch(_PLAIN_ATOM, encoded):
         raise ValueError(f"the domain {_short(domain)} has no ASCII form")
     return encoded
-
-
-def _a_labels(domain: str) -> str:
-    try:
-        import idna
-    except ImportError:
-        if not _CHANGED_SINCE_2003.isdisjoint(domain):
-            raise ValueError(f"the domain {_short(domain)} needs the package 'idna'") from None
-        return domain.encode("idna").decode("ascii")
-    return idna.encode(domain, uts46=True).decode("ascii")
 
 
 # --- Addresses within the text of a header (RFC 5322 section 3.4) ---

@@ -31,6 +31,7 @@ from .connection import Connection
 from .content import SourceKind, Stream
 from .extensions import Extensions
 from .message import Body
+from .origin import ProxyHeader
 from .replies import Reply
 from .sasl import Credentials
 from .secret import Secret
@@ -123,6 +124,7 @@ class ClassicSMTP(AsyncSMTP):
         local_hostname: what to say hello with.
         pipelining: as for `AsyncSMTP`.
         trace: as for `AsyncSMTP`.
+        proxy_header: as for `AsyncSMTP`.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class ClassicSMTP(AsyncSMTP):
         local_hostname: str | None,
         pipelining: Literal["off", "message"],
         trace: Trace,
+        proxy_header: ProxyHeader | None = None,
     ) -> None:
         super().__init__(
             local_hostname=local_hostname,
@@ -139,6 +142,7 @@ class ClassicSMTP(AsyncSMTP):
             pipelining=pipelining,
             allow_cleartext_auth=True,
             trace=trace,
+            proxy_header=proxy_header,
         )
 
     # -- connecting --------------------------------------------------------------------

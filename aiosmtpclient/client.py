@@ -21,12 +21,13 @@ from collections.abc import Sequence
 from smtplib import LMTP_PORT, SMTP_PORT
 from socket import socket
 from types import TracebackType
-from typing import ClassVar, Self, TypedDict, Unpack
+from typing import Any, ClassVar, Self, TypedDict, TypeVar, Unpack, cast
 
-from . import commands, dialogues, opening, sasl
+from . import commands, dialogues, environment, opening, sasl, urls
 from .connection import Connection
 from .errors import SMTPAuthenticationError, SMTPServerDisconnected
-from .opening import Plan
+from .origin import ProxyHeader
+from .plans import Plan
 from .replies import Reply
 from .sasl import Credentials
 from .secret import Secret
@@ -72,9 +73,21 @@ class Options(TypedDict, total=False):
     chunking: Chunking
     allow_cleartext_auth: bool
     trace: Trace | None
+    proxy_header: ProxyHeader | None
 
 
-def sealed(options: Options) -> Options:
+class Besides(Options, total=False):
+    """What may be given besides a URL: every option, and the arguments that are no host or port."""
+
+    local_hostname: str | None
+    timeout: Timeouts | float | None
+    source_address: tuple[str, int] | None
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+def sealed(options: AnyOptions) -> AnyOptions:
     """The same options with password and token sealed, also for whoever holds this very dict."""
     if "password" in options:
         options["password"] = seal(options["password"])
@@ -121,6 +134,8 @@ class AsyncSMTP(Sending):
             or with `tls="none"` to a local server.
         trace: called with ("send" | "content" | "reply", octets) for everything on the wire,
             secrets masked.
+        proxy_header: a `ProxyHeader`, written before everything else, TLS included, for a server
+            that stands behind a proxy.
 
     Raises:
         ValueError: an argument makes no sense.
@@ -148,6 +163,7 @@ class AsyncSMTP(Sending):
         chunking: Chunking = "auto",
         allow_cleartext_auth: bool = False,
         trace: Trace | None = None,
+        proxy_header: ProxyHeader | None = None,
     ) -> None:
         password, token = seal(password), sealed_token(token)  # first: what fails below must not show them
         if pipelining not in ("off", "message", "stream"):
@@ -173,11 +189,58 @@ class AsyncSMTP(Sending):
             trace=trace,
             token=token,
             mechanisms=tuple(sasl.spoken(mechanisms)) if mechanisms is not None else None,
+            proxy_header=proxy_header,
         )
         self._entered = 0
         self._closings = 0
         self._place = ("", 0, source_address)
         super().__init__(self._plan.settings(*self._place), pipelining, chunking)
+
+    # -- by configuration ----------------------------------------------------------------
+
+    @classmethod
+    def from_url(cls, url: str | Secret, **options: Unpack[Besides]) -> Self:
+        """A client for the server of a URL, as `submission://user:password@host?timeout=10`.
+
+        `docs/configuration.md` has the schemes and options. With a user, TLS is required unless
+        the URL or `tls` says otherwise.
+
+        Args:
+            url: user and password in it are percent-encoded.
+            options: as for the constructor; they come before those of the URL.
+
+        Raises:
+            ValueError: the URL is none, is for another protocol, or has an unknown option.
+        """
+        url = urls.sealed(url)  # first: what fails below must not show it
+        sealed(options)
+        target = urls.read(url)
+        if target.lmtp is not cls._lmtp:
+            right = "AsyncLMTP" if target.lmtp else "AsyncSMTP"
+            raise ValueError(f"{target.scheme}:// is for {right}.from_url, not for {cls.__name__}")
+        return cls(target.host, target.port, **cast(Any, target.with_options(options)))
+
+    @classmethod
+    def from_env(cls, name: str = "SMTP_URL", **options: Unpack[Besides]) -> Self:
+        """A client for the server of the URL in an environment variable.
+
+        If the URL has a user and no password, that is read from the file that
+        `SMTP_PASSWORD_FILE` names, or from `SMTP_PASSWORD`; for another variable, `NEWS_URL`
+        say, from `NEWS_PASSWORD_FILE` or `NEWS_PASSWORD`.
+
+        Args:
+            name: the variable.
+            options: as for `from_url`.
+
+        Raises:
+            ValueError: as `from_url`; there is no such variable, or the file cannot be read.
+        """
+        sealed(options)
+        url = environment.url_of(name)
+        password = environment.password_for(name, url, options, pool=False)
+        if password is not None:
+            options["password"] = password
+        return cls.from_url(url, **options)
 
     # -- connecting --------------------------------------------------------------------
 

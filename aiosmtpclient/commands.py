@@ -19,6 +19,7 @@ import base64
 import re
 from collections.abc import Iterable, Sequence
 
+from .domains import a_labels
 from .replies import printable
 
 DATA = b"DATA\r\n"
@@ -88,7 +89,7 @@ def hello(verb: str, name: str) -> bytes:
 
 def _a_labels(name: str) -> bytes:
     try:
-        return name.encode("idna")
+        return a_labels(name).encode("ascii")
     except UnicodeError as error:
         raise ValueError(f"not an international domain name: {name!r}") from error
 
@@ -223,6 +224,22 @@ def vrfy(path: bytes, *, utf8: bool = False) -> bytes:
 def expn(path: bytes, *, utf8: bool = False) -> bytes:
     """Ask who is on a mailing list (RFC 5321 section 4.1.1.7); arguments as for `vrfy`."""
     return b"EXPN " + _looked_up(path, utf8)
+
+
+def etrn(node: str) -> bytes:
+    """Ask the server to send what waits for a node (RFC 1985 section 5).
+
+    Args:
+        node: a domain; "@" before it for those below it too, "#" for the name of a queue.
+
+    Raises:
+        ValueError: an empty node, or one with a blank or a control in it.
+    """
+    kind, name = (node[0], node[1:]) if node[:1] in ("@", "#") else ("", node)
+    encoded = name.encode("ascii") if name.isascii() else _a_labels(name)
+    if re.fullmatch(_NAME, encoded) is None:
+        raise ValueError(f"not a node to send the mail of: {node!r}")
+    return b"ETRN " + kind.encode("ascii") + encoded + b"\r\n"
 
 
 def _looked_up(path: bytes, utf8: bool) -> bytes:

@@ -26,6 +26,7 @@ from . import dialling
 from .dialling import Endpoint, TLSSettings
 from .dialogues import claim
 from .driver import Drive
+from .errors import SMTPException
 from .protocol import SMTPProtocol
 from .replies import Reply
 from .session import Session, Trace
@@ -53,6 +54,7 @@ class Connection:
         helo: what was said to HELO, if anything.
         esmtp: the newest hello was EHLO or LHLO, so parameters may be sent.
         destination: what its server is remembered by; empty for a socket that was given.
+        most_recipients: how many recipients its server took at a time, if it refused more; None so far.
         chunking: BDAT may be used towards this server, or not; None if nobody tried.
         recipients: those of an envelope that was opened by hand, with RCPT's reply 2yz; None if
             commands of the caller's own may have changed it.
@@ -70,6 +72,7 @@ class Connection:
         self.security = security
         self.destination = ""
         self.chunking: bool | None = None
+        self.most_recipients: int | None = None
 
     @classmethod
     async def open(
@@ -80,8 +83,9 @@ class Connection:
         security: TLSSettings | None = None,
         implicit: bool = False,
         trace: Trace | None = None,
+        header: bytes = b"",
     ) -> Connection:
-        """Connect; with `implicit`, TLS comes before everything else.
+        """Connect; with `implicit`, TLS comes before everything else but a `header` (PROXY protocol).
 
         Raises:
             SMTPConnectError: no such host, nobody listens, unreachable.
@@ -90,9 +94,15 @@ class Connection:
         """
         session = Session(endpoint.name, trace)
         factory = _factory(session, asyncio.get_running_loop(), timeouts)
-        protocol = await dialling.dial(factory, endpoint, security if implicit else None, timeouts.connect)
-        session.encrypted = implicit
+        at_once = security if implicit and not header else None
+        protocol = await dialling.dial(factory, endpoint, at_once, timeouts.connect)
         connection = cls(protocol, security)
+        if header and protocol.transport is not None:
+            session.sent_line(header)
+            protocol.transport.write(header)
+            if implicit:
+                await connection._secure()
+        session.encrypted = implicit
         connection.destination = "" if endpoint.sock is not None else endpoint.name
         return connection
 
@@ -120,6 +130,9 @@ class Connection:
         drive = Drive(self.protocol, dialogue, lease, self._handshake)
         try:
             return await drive.run()
+        except SMTPException as error:
+            error.host = error.host or self.session.peer
+            raise
         finally:
             dialogue.close()
             self._leave(home, drive.step, lease)
@@ -138,6 +151,9 @@ class Connection:
     # -- TLS ---------------------------------------------------------------------------
 
     async def _handshake(self, step: Step) -> None:
+        await self._secure(step)
+
+    async def _secure(self, step: Step | None = None) -> None:
         protocol, security = self.protocol, self.security
         if security is None or protocol.transport is None:
             raise AssertionError("a handshake without settings")
@@ -147,7 +163,8 @@ class Connection:
             protocol.abort()  # the server waits for a handshake now
             raise
         protocol.check()  # it may have said something in the meantime, or gone away
-        protocol.session.send(step)  # not behind the least octet that came after the 220
+        if step is not None:
+            protocol.session.send(step)  # not behind the least octet that came after the 220
         try:
             async with asyncio.timeout(self.timeouts.connect):
                 transport = await self.loop.start_tls(

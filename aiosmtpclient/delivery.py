@@ -15,7 +15,7 @@ Rules of this room:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +24,9 @@ from .replies import Reply
 
 if TYPE_CHECKING:
     from .message import Body, Envelope
+
+
+_NOBODY: frozenset[int] = frozenset()
 
 
 class Ledger:
@@ -37,7 +40,7 @@ class Ledger:
         carrier: serial number of the connection that carried it, once something was written.
     """
 
-    __slots__ = ("_left", "_replies", "addresses", "as_a_whole", "carrier", "final")
+    __slots__ = ("_astray", "_left", "_replies", "addresses", "as_a_whole", "carrier", "final")
 
     def __init__(self, addresses: Iterable[str]) -> None:
         self.begin(addresses)
@@ -53,6 +56,7 @@ class Ledger:
         self.final: Reply | None = None
         self.as_a_whole: Delivery | None = None
         self._left = False
+        self._astray = _NOBODY
         self._replies: list[Reply | None] = [None] * len(self.addresses)
 
     @property
@@ -82,13 +86,40 @@ class Ledger:
         if not self.addresses:
             self.as_a_whole = Delivery.UNKNOWN
 
+    def absorb(self, positions: Sequence[int], part: Ledger) -> None:
+        """Take over what a transaction of its own decided about some of the recipients.
+
+        What it did not come to decide stays as it was.
+
+        Args:
+            positions: whose account it is, by position here.
+            part: the account, by position there.
+        """
+        for position, reply in zip(positions, part._replies, strict=True):
+            if reply is not None:
+                self._replies[position] = reply
+            elif part._left:
+                self._replies[position] = None
+                self._astray |= {position}
+        self.final = self.final or part.final
+
+    def same(self, position: int, others: Iterable[int]) -> None:
+        """Write down for others what is known about one: they are the same recipient."""
+        for other in others:
+            self._replies[other] = self._replies[position]
+            if position in self._astray:
+                self._astray |= {other}
+
     @property
     def _deliveries(self) -> list[Delivery]:
         undecided = Delivery.UNKNOWN if self._left else Delivery.NOT_SENT
-        return [
+        known = [
             undecided if reply is None else Delivery.ACCEPTED if reply.positive else Delivery.REFUSED
             for reply in self._replies
         ]
+        for position in self._astray:
+            known[position] = Delivery.UNKNOWN
+        return known
 
     @property
     def outcomes(self) -> tuple[RecipientOutcome, ...]:
@@ -138,6 +169,18 @@ class Ledger:
             # Any other has room for attributes, only no type says so.
             error.delivery = self.delivery  # type: ignore[attr-defined]  # see above
             error.outcomes = self.outcomes  # type: ignore[attr-defined]  # likewise
+        if isinstance(error, SMTPException):
+            error.__notes__ = [error.advice]
+
+
+@contextlib.contextmanager
+def stamped(ledger: Ledger) -> Iterator[None]:
+    """Write what is known about the delivery on whatever passes through, whoever raised it."""
+    try:
+        yield
+    except BaseException as error:
+        ledger.stamp(error)
+        raise
 
 
 class SendResult(dict[str, Reply]):

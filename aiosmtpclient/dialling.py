@@ -20,6 +20,7 @@ from socket import socket
 from typing import NamedTuple, TypeVar
 
 from . import tls
+from .domains import a_labels
 from .errors import SMTPConnectError, SMTPConnectionRefusedError, SMTPException, SMTPTimeoutError
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -141,7 +142,7 @@ async def _dial(
     else:
         _, protocol = await loop.create_connection(
             factory,
-            endpoint.host,
+            endpoint.host if endpoint.host.isascii() else a_labels(endpoint.host),
             endpoint.port,
             ssl=context,
             server_hostname=name,

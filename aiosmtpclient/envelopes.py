@@ -17,6 +17,7 @@ Rules of this room:
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Container, Generator, Sequence
 from typing import NamedTuple
 
@@ -35,6 +36,8 @@ from .errors import (
 )
 from .extensions import Extensions
 from .message import Prepared
+from .parameters import Parameters
+from .recipients import Notify, rcpt
 from .replies import Reply
 from .steps import Dialogue, Phase, Progress, Step, give_up
 
@@ -61,13 +64,17 @@ class Transaction:
         esmtp: parameters may be sent: the server answered EHLO or LHLO.
         mail_options: parameters for MAIL, as they go out.
         rcpt_options: parameters for each RCPT.
+        each: parameters for the RCPT at each position, in place of those, where they differ.
+        size: octets that the caller says there are, where nobody can know it.
+        seven_bit: octets over 127 in content that is read while it is sent are an error.
         progress: told how much of the content has left.
         unchunkable: BDAT turned out not to be implemented.
     """
 
     __slots__ = (
-        "all_or_nothing", "chunked", "esmtp", "extensions", "ledger", "lmtp", "mail_options", "pipelined",
-        "prepared", "progress", "rcpt_options", "shared", "unchunkable", "unsettled",
+        "all_or_nothing", "chunked", "each", "esmtp", "extensions", "ledger", "lmtp", "mail_options",
+        "pipelined", "prepared", "progress", "rcpt_options", "seven_bit", "shared", "size", "unchunkable",
+        "unsettled",
     )  # fmt: skip
 
     def __init__(
@@ -99,8 +106,50 @@ class Transaction:
         self.esmtp = esmtp
         self.mail_options = mail_options
         self.rcpt_options = rcpt_options
+        self.each: Sequence[Sequence[str]] | None = None
+        self.size: int | None = None
+        self.seven_bit = not extensions.eightbitmime
         self.progress = progress
         self.unchunkable = False
+
+    def ask(self, parameters: Parameters | None, *, encrypted: bool) -> None:
+        """Put typed options into the words that this server understands.
+
+        Args:
+            parameters: those of the message.
+            encrypted: the connection is inside TLS.
+
+        Raises:
+            SMTPNotSupportedError: the server does not offer what they need.
+            ValueError: the same is asked for by a raw option.
+        """
+        notify: Notify | None = None
+        if parameters is not None:
+            notify, self.size = parameters.notify, parameters.size
+            asked = parameters.mail(self.extensions, encrypted=encrypted)
+            self.mail_options = (*asked, *self.mail_options)
+            self.seven_bit = self.seven_bit or parameters.body == "7bit"
+        if notify is None and not self.prepared.recipients.special:
+            return
+        texts, smtputf8 = self.prepared.recipients.texts, self.prepared.smtputf8
+        self.each = rcpt(texts, self.rcpt_options, notify, self.extensions, smtputf8=smtputf8)
+
+    def part(self, positions: Sequence[int], prepared: Prepared, ledger: Ledger) -> Transaction:
+        """The same for some of the recipients alone.
+
+        Args:
+            positions: theirs.
+            prepared: the message, for everybody.
+            ledger: where the account is written.
+        """
+        some = copy.copy(self)
+        some.prepared = Prepared(
+            prepared.sender, prepared.recipients.some(positions), prepared.content, prepared.smtputf8
+        )
+        some.ledger = ledger
+        some.each = [self.each[position] for position in positions] if self.each is not None else None
+        some.shared = False
+        return some
 
 
 # -- what is written -----------------------------------------------------------------------
@@ -140,6 +189,13 @@ def lines_of(transaction: Transaction) -> Lines:
         mail = commands.RSET + mail
     paths, most = prepared.recipients.paths, GROUP if transaction.pipelined else 1
     rcpt_options = transaction.rcpt_options if transaction.esmtp else ()
+    if transaction.each is not None:
+        one_by_one = [
+            commands.rcpt(path, options, utf8=utf8)
+            for path, options in zip(paths, transaction.each, strict=True)
+        ]
+        parts = [one_by_one[start : start + most] for start in range(0, len(paths), most)]
+        return Lines(mail, [b"".join(part) for part in parts], [len(part) for part in parts])
     if len(paths) < most:
         return Lines(mail, [commands.rcpts(paths, rcpt_options, utf8=utf8)], [len(paths)])
     groups = [paths[start : start + most] for start in range(0, len(paths), most)]
@@ -150,8 +206,9 @@ def lines_of(transaction: Transaction) -> Lines:
 def _own_options(transaction: Transaction, names: Container[str]) -> list[str]:
     prepared, extensions = transaction.prepared, transaction.extensions
     content, options = prepared.content, []
-    if extensions.size and content.size is not None and "SIZE" not in names:
-        options.append(f"SIZE={content.size}")
+    size = transaction.size if content.size is None else content.size
+    if extensions.size and size is not None and "SIZE" not in names:
+        options.append(f"SIZE={size}")
     eightbit = prepared.smtputf8 or content.eightbit is not False
     if eightbit and extensions.eightbitmime and "BODY" not in names:
         options.append("BODY=8BITMIME")
@@ -162,6 +219,8 @@ def _own_options(transaction: Transaction, names: Container[str]) -> list[str]:
 
 def _refuse_too_large(transaction: Transaction) -> None:
     size, limit = transaction.prepared.content.size, transaction.extensions.size_limit
+    if size is None:
+        size = transaction.size
     if size is None or limit is None or size <= limit:
         return
     # What the server would say (RFC 1870 section 6.1), without the trip.
@@ -199,7 +258,7 @@ def grouped(transaction: Transaction, lines: Lines) -> Dialogue[Reply | None]:
     finally:
         replies = without_reset(transaction, received)
         envelope, answer = replies[: recipients + 1], replies[recipients + 1 :]
-        if envelope and max(envelope).code >= 300:
+        if envelope and max(envelope).code >= 300 and not _out_of_step(envelope, answer):
             note(transaction.ledger, envelope)
     data = answer[0] if answer else None
     if not envelope or max(envelope).code < 300:  # what mostly happens
@@ -212,6 +271,11 @@ def grouped(transaction: Transaction, lines: Lines) -> Dialogue[Reply | None]:
         finally:
             del refusal  # no cycle: the traceback of its error has this frame
     return data
+
+
+def _out_of_step(envelope: Sequence[Reply], answer: Sequence[Reply]) -> bool:
+    """True if what answers DATA stands where MAIL or RCPT is answered: whom a no is for nobody knows."""
+    return any(reply.intermediate for reply in envelope) and not any(reply.intermediate for reply in answer)
 
 
 def _group(octets: bytes, verbs: list[str], *, with_data: bool) -> Step:

@@ -29,7 +29,9 @@ Rules of this room:
 * Positional arguments are smtplib's, in its order, and stay in `args`; our own fields are
   keyword-only and live in the instance's `__dict__`. That is also what makes errors
   picklable.
-* The text starts with what failed and ends with what the server said.
+* The text starts with what failed, and where, and ends with what the server said. What is known
+  about the message, and what to do, is `advice`; a send adds it as a note (PEP 678), so that a
+  traceback has all of it.
 """
 
 # pyright: reportIncompatibleVariableOverride=false
@@ -76,10 +78,12 @@ class SMTPException(smtplib.SMTPException):
     Attributes:
         delivery: what is known about the message this error speaks of.
         outcomes: the same for each recipient, by position; empty if no message was being sent.
+        host: the server, as messages name it ("mail.example.org:25"); empty if there was none yet.
     """
 
     delivery: Delivery = Delivery.NOT_SENT
     outcomes: tuple[RecipientOutcome, ...] = ()
+    host: str = ""
 
     def __init__(self, *args: object) -> None:
         # No super(): smtplib's own __init__ methods, next in the order, each want other arguments.
@@ -95,8 +99,27 @@ class SMTPException(smtplib.SMTPException):
         """True if the same attempt will fail again (a 5yz reply)."""
         return False
 
+    @property
+    def advice(self) -> str:
+        """What is known about the message, and what to do, in one line; tracebacks show it too."""
+        if self.delivery is Delivery.UNKNOWN:
+            return "delivery unknown: it may have been delivered; sent again, it may arrive twice"
+        if self.delivery is Delivery.ACCEPTED:
+            return "accepted for some: send it again only to the others, see .outcomes"
+        if self.delivery is Delivery.REFUSED:
+            again = (
+                "now: send it again later"
+                if self.temporary
+                else "good: sent again as it is, it will be again"
+            )
+            return f"refused for {again}"
+        return "not sent: " + (
+            "it would fail again as it is" if self.permanent else "to send it again is safe"
+        )
+
     def __str__(self) -> str:
-        return str(self.args[0]) if len(self.args) == 1 else " ".join(map(str, self.args))
+        text = str(self.args[0]) if len(self.args) == 1 else " ".join(map(str, self.args))
+        return text if not self.host or self.host in text else f"{self.host}: {text}"
 
 
 class SMTPServerDisconnected(SMTPException, smtplib.SMTPServerDisconnected, ConnectionError):
@@ -183,7 +206,8 @@ class SMTPRecipientsRefused(SMTPException, smtplib.SMTPRecipientsRefused):
 
     def __str__(self) -> str:
         said = "; ".join(f"{address}: {reply.display}" for address, reply in self.recipients.items())
-        return f"all recipients were refused: {said}"
+        by = f" by {self.host}" if self.host else ""
+        return f"all recipients were refused{by}: {said}"
 
 
 class SMTPPoolError(SMTPException):
@@ -231,7 +255,7 @@ class SMTPResponseException(SMTPException, smtplib.SMTPResponseException):
     smtp_error: bytes
     reply: Reply | None = None
     command: str = ""
-    _failed = "the server refused"
+    _failed = "refused"
 
     def __init__(self, code: int, msg: bytes, *, reply: Reply | None = None, command: str = "") -> None:
         self.args = (code, msg)
@@ -250,8 +274,12 @@ class SMTPResponseException(SMTPException, smtplib.SMTPResponseException):
         """True for a 5yz reply."""
         return 500 <= self.smtp_code <= 599
 
+    @property
+    def _server(self) -> str:
+        return self.host or "the server"
+
     def _what(self) -> str:
-        return f"{self._failed} {self.command}" if self.command else self._failed
+        return f"{self._server} {self._failed} {self.command}".rstrip()
 
     def __str__(self) -> str:
         if self.reply is not None:
@@ -264,16 +292,18 @@ class SMTPResponseException(SMTPException, smtplib.SMTPResponseException):
 class SMTPProtocolError(SMTPResponseException):
     """The server broke the protocol, so no later reply can be trusted. The connection is closed."""
 
-    _failed = "the server broke the protocol"
+    _failed = "broke the protocol"
 
     def _what(self) -> str:
-        return f"{self._failed} (in answer to {self.command})" if self.command else self._failed
+        answering = f" (in answer to {self.command})" if self.command else ""
+        return f"{self._server} {self._failed}{answering}"
 
 
 class SMTPConnectError(SMTPResponseException, smtplib.SMTPConnectError):
     """No connection could be made (code -1), or the greeting was not 220 (RFC 5321 section 4.2)."""
 
-    _failed = "cannot connect"
+    def _what(self) -> str:
+        return f"cannot connect to {self.host}" if self.host and self.reply is not None else "cannot connect"
 
     @property
     def temporary(self) -> bool:
@@ -299,12 +329,13 @@ class SMTPAuthenticationError(SMTPResponseException, smtplib.SMTPAuthenticationE
     """
 
     oauth: dict[str, str] | None = None
-    _failed = "the server refused the credentials"
+    _failed = "refused the credentials"
 
     def _what(self) -> str:
         about = ", ".join(f"{name}: {value}" for name, value in (self.oauth or {}).items())
         more = "; ".join(filter(None, (self.command, about)))
-        return f"{self._failed} ({more})" if more else self._failed
+        how = f" ({more})" if more else ""
+        return f"{self._server} {self._failed}{how}"
 
 
 class SMTPSenderRefused(SMTPResponseException, smtplib.SMTPSenderRefused):
@@ -325,7 +356,7 @@ class SMTPSenderRefused(SMTPResponseException, smtplib.SMTPSenderRefused):
         self.sender = sender
 
     def _what(self) -> str:
-        return f"the server refused MAIL FROM:<{self.sender}>"
+        return f"{self._server} refused MAIL FROM:<{self.sender}>"
 
 
 class SMTPDataError(SMTPResponseException, smtplib.SMTPDataError):

@@ -37,6 +37,9 @@ _ONE_LIMIT = r"([A-Za-z0-9][A-Za-z0-9-]*)=([1-9][0-9]{0,5})"
 _MECHANISM = r"[A-Za-z0-9_-]{1,20}"
 
 
+_BY_RECIPIENTS = frozenset({"RCPTMAX", "RCPTDOMAINMAX"})
+
+
 class Extensions(Mapping[str, str]):
     """What one server offers: an immutable mapping from lower-case keyword to parameters.
 
@@ -50,9 +53,12 @@ class Extensions(Mapping[str, str]):
         smtputf8: addresses and headers may be international (RFC 6531).
         size: SIZE may be declared (RFC 1870).
         size_limit: octets a message may have, or None if the server names no limit.
+        limited: the server says how many recipients a message may have (RFC 9422); see `limits`.
     """
 
-    __slots__ = ("_features", "chunking", "eightbitmime", "pipelining", "size", "size_limit", "smtputf8")
+    __slots__ = (
+        "_features", "chunking", "eightbitmime", "limited", "pipelining", "size", "size_limit", "smtputf8",
+    )  # fmt: skip
 
     def __init__(self, features: Mapping[str, str] | None = None) -> None:
         features = features or {}
@@ -64,6 +70,7 @@ class Extensions(Mapping[str, str]):
         put("smtputf8", "smtputf8" in features)
         put("size", "size" in features)
         put("size_limit", _limit(features.get("size", "")))
+        put("limited", "limits" in features and not _BY_RECIPIENTS.isdisjoint(self.limits))
 
     _features: Mapping[str, str]
     pipelining: bool
@@ -72,6 +79,7 @@ class Extensions(Mapping[str, str]):
     smtputf8: bool
     size: bool
     size_limit: int | None
+    limited: bool
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("what a server offers does not change; say EHLO again")

@@ -97,7 +97,8 @@ class Lender:
             SMTPPoolError: there was none in time.
             SMTPException: none could be opened.
         """
-        ticket = Ticket(alone=alone or not self.shared, patience=self._patience)
+        # The future is there before anybody can be told: a task that is begun eagerly may end at once.
+        ticket = Ticket(self.loop.create_future(), alone=alone or not self.shared, patience=self._patience)
         granted = self._carry_out(self.slots.ask(ticket, self.loop.time()), ticket)
         if granted is not None:
             return granted
@@ -110,10 +111,10 @@ class Lender:
         return await self._granted(ticket, timeout)
 
     async def _granted(self, ticket: Ticket, timeout: float | None) -> Slot:
-        future: asyncio.Future[Slot]
-        ticket.tenant = future = self.loop.create_future()
+        future = cast("asyncio.Future[Slot]", ticket.tenant)
+        limit = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as limit:
+            async with limit:
                 return await future
         except BaseException as error:
             if future.done() and not future.cancelled() and future.exception() is None:
@@ -265,7 +266,8 @@ class Lender:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_at(due, _tick, weakref.ref(self))
+        here: weakref.ref[Lender] = weakref.ref(self)
+        self._timer = self.loop.call_at(due, _tick, here)
 
     def tick(self) -> None:
         """Time has passed. Called by itself."""

@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
 from email.message import Message
-from typing import TypeAlias
+from typing import TypeAlias, Unpack
 
 from .bulk import Carry
 from .delivery import Journal, Outcome, SendResult
 from .message import Body, Envelope
+from .parameters import MailOptions
 from .parcels import Parcel, account
 from .steps import Progress
 
@@ -48,12 +49,13 @@ class Mailing:
         *,
         all_or_nothing: bool = False,
         progress: Progress | None = None,
+        **options: Unpack[MailOptions],
     ) -> SendResult:
         """Send one message to the recipients that the server accepts.
 
         Args:
             from_addr: the reverse-path; empty for a bounce.
-            to_addrs: one address or any iterable of them.
+            to_addrs: one address or any iterable of them; a `Recipient` has options of its own.
             msg: octets, a message object, a `pathlib.Path`, a binary file, or an iterable or
                 asynchronous iterable of bytes; the last four are streamed. A `str` is the content
                 itself, in ASCII, never a file's name. Line ends are made CRLF and leading dots are
@@ -63,10 +65,13 @@ class Mailing:
             all_or_nothing: one refused recipient refuses all, and nothing is delivered.
             progress: called as the content leaves, with the octets written so far and the
                 octets in all, or None where that is not known before the end.
+            options: `ret`, `envid`, `notify`, `body`, `smtputf8`, `size`, `auth`, `deliver_by`,
+                `hold_for`, `hold_until`, `priority`, `require_tls`: see `MailOptions`.
 
         Returns:
             The refused recipients, address → `Reply`, empty if there are none; `.accepted`,
-            `.reply` and `.outcomes` say the rest.
+            `.reply` and `.outcomes` say the rest. Where there were more recipients than the server
+            takes at a time, several transactions are in it; `.reply` is the first that accepted.
 
         Raises:
             SMTPRecipientsRefused: nobody was accepted.
@@ -83,6 +88,7 @@ class Mailing:
             mail_options=mail_options,
             rcpt_options=rcpt_options,
             all_or_nothing=all_or_nothing,
+            **options,
         )
         return await self._send(Parcel(envelope, progress=progress))
 
@@ -96,6 +102,7 @@ class Mailing:
         *,
         all_or_nothing: bool = False,
         progress: Progress | None = None,
+        **options: Unpack[MailOptions],
     ) -> SendResult:
         """Send a message object, with the envelope taken from its headers where none is given.
 
@@ -107,15 +114,16 @@ class Mailing:
             raise TypeError(f"send_message takes message objects; for {type(msg).__name__} there is sendmail")
         to_addrs = (to_addrs,) if isinstance(to_addrs, str) else to_addrs
         to_addrs = tuple(to_addrs) if to_addrs is not None else None
-        options = Envelope(
+        envelope = Envelope(
             from_addr or "",
             to_addrs or (),
             msg,
             mail_options=mail_options,
             rcpt_options=rcpt_options,
             all_or_nothing=all_or_nothing,
+            **options,
         )
-        return await self._send(Parcel(options, headers=(from_addr, to_addrs), progress=progress))
+        return await self._send(Parcel(envelope, headers=(from_addr, to_addrs), progress=progress))
 
     # -- many --------------------------------------------------------------------------
 

@@ -16,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from email.message import Message
-from typing import TypeAlias
+from typing import TypeAlias, Unpack
 
 from .addresses import Address, Recipients
 from .addresses import sender as reverse_path
 from .content import InMemory, Source, Stream, content_of, needs_8bitmime
 from .errors import SMTPNotSupportedError
+from .parameters import MailOptions, Parameters
+from .parameters import of as parameters_of
 
 Body: TypeAlias = Message | bytes | bytearray | memoryview | str | Source
 """Everything that can be sent. A `str` is always text, never a file's name."""
@@ -33,11 +35,19 @@ class Envelope:
 
     Args:
         sender: the reverse-path; empty for a bounce.
-        recipients: one address, or any iterable of them.
+        recipients: one address, or any iterable of them; a `Recipient` has options of its own.
         content: the message, of any kind that can be sent.
         mail_options: raw parameters for MAIL, sent as they are.
         rcpt_options: raw parameters for each RCPT, sent as they are.
         all_or_nothing: True if one refused recipient refuses all.
+        options: `ret`, `envid`, `notify` and the others of `MailOptions`.
+
+    Attributes:
+        parameters: those options, checked; None if there are none.
+
+    Raises:
+        ValueError: an option makes no sense, or the same is asked for by a raw one.
+        TypeError: there is no such option.
     """
 
     sender: str
@@ -46,6 +56,7 @@ class Envelope:
     mail_options: tuple[str, ...] = ()
     rcpt_options: tuple[str, ...] = ()
     all_or_nothing: bool = False
+    parameters: Parameters | None = None
 
     def __init__(
         self,
@@ -56,6 +67,8 @@ class Envelope:
         mail_options: str | Iterable[str] = (),
         rcpt_options: str | Iterable[str] = (),
         all_or_nothing: bool = False,
+        parameters: Parameters | None = None,
+        **options: Unpack[MailOptions],
     ) -> None:
         # The class is frozen: this is how its own initialiser would do it.
         put = object.__setattr__
@@ -65,6 +78,11 @@ class Envelope:
         put(self, "mail_options", _tuple(mail_options) if mail_options else ())
         put(self, "rcpt_options", _tuple(rcpt_options) if rcpt_options else ())
         put(self, "all_or_nothing", all_or_nothing)
+        if options:
+            parameters = parameters_of(options)
+        if parameters is not None:
+            parameters.refuse_doubles(self.mail_options, self.rcpt_options)
+        put(self, "parameters", parameters)
 
 
 @dataclass(slots=True)
@@ -96,6 +114,7 @@ def prepare(
     eightbitmime: bool,
     smtputf8: bool,
     binary: bool = False,
+    utf8: bool = False,
 ) -> Prepared:
     """Check an explicit envelope, and bring the content into wire form.
 
@@ -106,6 +125,7 @@ def prepare(
         eightbitmime: True if the server offers 8BITMIME (RFC 6152).
         smtputf8: True if the server offers SMTPUTF8 (RFC 6531).
         binary: the content leaves octet for octet, by BINARYMIME (RFC 3030 section 3).
+        utf8: SMTPUTF8 was asked for, whether the addresses need it or not.
 
     Raises:
         ValueError: an address, the headers or the content cannot be sent as they are.
@@ -121,10 +141,10 @@ def prepare(
 
         if binary:
             raise ValueError("a message object has lines, and BINARYMIME is for octets that have none")
-        utf8 = _needs_smtputf8(reverse, forward, header_for_smtputf8(content), smtputf8)
+        utf8 = _needs_smtputf8(reverse, forward, header_for_smtputf8(content), smtputf8) or utf8
         body = as_content(content, eightbitmime=eightbitmime, utf8=utf8)
     else:
-        utf8 = _needs_smtputf8(reverse, forward, "", smtputf8)
+        utf8 = _needs_smtputf8(reverse, forward, "", smtputf8) or utf8
         body = content_of(content, binary=binary)
         if body.eightbit and not (eightbitmime or utf8 or binary):
             raise needs_8bitmime()
@@ -149,6 +169,7 @@ def prepare_message(
     *,
     eightbitmime: bool,
     smtputf8: bool,
+    utf8: bool = False,
 ) -> Prepared:
     """Check a message object and the envelope that its headers ask for.
 
@@ -158,6 +179,7 @@ def prepare_message(
         to_addrs: the recipients, instead of the addresses of all To, Cc and Bcc headers.
         eightbitmime: True if the server offers 8BITMIME; if not, the content is re-encoded.
         smtputf8: True if the server offers SMTPUTF8.
+        utf8: SMTPUTF8 was asked for, whether the addresses need it or not.
 
     A message with a Resent-Date is sent by its Resent-* headers (RFC 5322 section 3.6.6).
 
@@ -168,4 +190,4 @@ def prepare_message(
     from .message_objects import envelope_of
 
     from_addr, to_addrs = envelope_of(message, from_addr, to_addrs)
-    return prepare(from_addr, to_addrs, message, eightbitmime=eightbitmime, smtputf8=smtputf8)
+    return prepare(from_addr, to_addrs, message, eightbitmime=eightbitmime, smtputf8=smtputf8, utf8=utf8)

@@ -11,14 +11,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from email.message import Message
-from typing import Unpack
+from typing import Unpack, cast
 
 from .client import DEFAULT_TIMEOUTS, AsyncSMTP, Options, sealed
-from .delivery import Ledger, SendResult
+from .delivery import Ledger, SendResult, stamped
 from .driver import cancel_later
 from .message import Body, prepare, prepare_message
+from .parameters import MailOptions
+from .parameters import of as parameters_of
 from .timeouts import Timeouts
-from .verbs import stamped
+
+
+class SendOptions(Options, MailOptions, total=False):
+    """What `send` takes besides: every option of `AsyncSMTP` and every one of `sendmail`."""
 
 
 async def send(
@@ -31,7 +36,7 @@ async def send(
     local_hostname: str | None = None,
     timeout: Timeouts | float | None = DEFAULT_TIMEOUTS,
     source_address: tuple[str, int] | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[SendOptions],
 ) -> SendResult:
     """Connect, send one message, quit.
 
@@ -39,28 +44,39 @@ async def send(
         message: a message object, or anything else that `AsyncSMTP.sendmail` takes.
         sender: the reverse-path; for a message object left out, its Sender or From.
         recipients: one address or several; for a message object left out, its To, Cc and Bcc.
-        host: and everything else: as for `AsyncSMTP`.
+        host: and everything else: as for `AsyncSMTP`; `ret`, `envid` and the others of
+            `MailOptions` as for `sendmail`.
 
     Raises:
         ValueError: no sender or recipients for something that has no headers to take them from.
     """
-    options = sealed(options)
+    sealed(options)
+    about_mail, about_server = _sorted(options)
     if recipients is not None:
         recipients = (recipients,) if isinstance(recipients, str) else tuple(recipients)
     with stamped(Ledger(recipients or ())):
         _check(message, sender, recipients)
+        parameters_of(about_mail)
     result: SendResult | None = None
     try:
-        async with AsyncSMTP(host, port, local_hostname, timeout, source_address, **options) as smtp:
+        async with AsyncSMTP(host, port, local_hostname, timeout, source_address, **about_server) as smtp:
             if isinstance(message, Message):
-                result = await smtp.send_message(message, sender, recipients)
+                result = await smtp.send_message(message, sender, recipients, **about_mail)
             else:
-                result = await smtp.sendmail(sender or "", recipients or (), message)
+                result = await smtp.sendmail(sender or "", recipients or (), message, **about_mail)
     except asyncio.CancelledError:
         if result is None:
             raise
         cancel_later(asyncio.get_running_loop())  # cancelled at QUIT: the message was accepted all the same
     return result
+
+
+def _sorted(options: SendOptions) -> tuple[MailOptions, Options]:
+    """What is about the message, and what is about the server."""
+    names = MailOptions.__annotations__
+    about_mail = {name: value for name, value in options.items() if name in names}
+    about_server = {name: value for name, value in options.items() if name not in names}
+    return cast(MailOptions, about_mail), cast(Options, about_server)
 
 
 def _check(message: Body, sender: str | None, recipients: tuple[str, ...] | None) -> None:

@@ -48,12 +48,13 @@ class Parcel:
         ledger: the account of the newest attempt.
         attempts: how many times it was started on a connection.
         binary: BINARYMIME was asked for (RFC 3030 section 3).
+        further: transactions that the newest attempt took beyond one.
         of_many: many messages may follow, so it is worth to find out whether BDAT may be used.
     """
 
     __slots__ = (
         "_form", "_headers", "_prepared", "_read", "_start", "attempts", "before", "binary", "envelope",
-        "ledger", "of_many", "progress",
+        "further", "ledger", "of_many", "progress",
     )  # fmt: skip
 
     def __init__(
@@ -71,7 +72,8 @@ class Parcel:
         self.before = before
         self.of_many = of_many
         self.attempts = 0
-        self.binary = bool(envelope.mail_options) and _is_binary(envelope)
+        self.further = 0
+        self.binary = bool(envelope.mail_options or envelope.parameters) and _is_binary(envelope)
         if ledger is None:
             self.ledger = Ledger(envelope.recipients)
         else:
@@ -108,6 +110,7 @@ class Parcel:
     def again(self) -> None:
         """Start the account over, for another attempt."""
         self.ledger.begin(self.envelope.recipients)
+        self.further = 0
 
     @property
     def repeatable(self) -> bool:
@@ -121,8 +124,10 @@ class Parcel:
             ValueError: it cannot be sent as it is.
             SMTPNotSupportedError: it can be sent, only not to this server.
         """
+        parameters, prepared = self.envelope.parameters, self._prepared
         form = (extensions.eightbitmime, extensions.smtputf8)
-        prepared = self._prepared
+        if parameters is not None and parameters.body == "7bit":
+            form = (False, form[1])
         if prepared is None or form != self._form:
             prepared = await preparing.prepared(
                 self._make, self.envelope.content, eightbitmime=form[0], smtputf8=form[1]
@@ -139,16 +144,36 @@ class Parcel:
 
     def _make(self, eightbitmime: bool, smtputf8: bool) -> Prepared:
         envelope, content = self.envelope, self.envelope.content
+        parameters = envelope.parameters
+        utf8 = parameters is not None and bool(parameters.smtputf8)
         if self._headers is not None and isinstance(content, Message):
-            return prepare_message(content, *self._headers, eightbitmime=eightbitmime, smtputf8=smtputf8)
-        return prepare(
+            return prepare_message(
+                content, *self._headers, eightbitmime=eightbitmime, smtputf8=smtputf8, utf8=utf8
+            )
+        seven_bit = parameters is not None and parameters.body == "7bit"
+        made = prepare(
             envelope.sender,
             envelope.recipients,
             content,
-            eightbitmime=eightbitmime,
+            # A message object can be encoded; of anything else it is only asked below.
+            eightbitmime=eightbitmime or (seven_bit and not isinstance(content, Message)),
             smtputf8=smtputf8,
             binary=self.binary,
+            utf8=utf8,
         )
+        if parameters is not None:
+            parameters.check_content(made.content.eightbit)
+        return made
+
+    @property
+    def divisible(self) -> bool:
+        """The same octets can leave several times: they are here, or can be read again."""
+        if self._prepared is None or self._read:
+            return False
+        content = self._prepared.content
+        if isinstance(content, InMemory) or content.kind in (SourceKind.FILE, SourceKind.PATH):
+            return True
+        return not isinstance(content.source, Iterator | AsyncIterator)  # which is gone when it was read
 
     # -- what is read while it is sent ---------------------------------------------------
 
@@ -273,4 +298,7 @@ async def account(
 
 def _is_binary(envelope: Envelope) -> bool:
     """True if the caller asks for BINARYMIME (RFC 3030 section 3)."""
+    parameters = envelope.parameters
+    if parameters is not None and parameters.body == "binarymime":
+        return True
     return any(option.upper() == "BODY=BINARYMIME" for option in envelope.mail_options)

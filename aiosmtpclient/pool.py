@@ -22,10 +22,11 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from email.message import Message
 from types import TracebackType
-from typing import NamedTuple, Self, Unpack
+from typing import Any, NamedTuple, Self, Unpack, cast
 
+from . import environment, urls
 from .bulk import Carry, in_window
-from .client import DEFAULT_TIMEOUTS, AsyncSMTP, Options, sealed
+from .client import DEFAULT_TIMEOUTS, AsyncSMTP, Besides, Options, sealed
 from .delivery import SendResult
 from .errors import (
     Delivery,
@@ -42,6 +43,7 @@ from .parcels import Parcel
 from .pooled import Pace, PooledLMTP, PooledSMTP
 from .rates import RateLimit
 from .retrying import Course, Retries, crowded
+from .secret import Secret
 from .slots import Limits, Slot, Slots
 from .timeouts import Timeouts
 
@@ -81,6 +83,21 @@ class PoolStats(NamedTuple):
     not_sent: int
     unknown: int
     retried: int
+
+
+class PoolOptions(Besides, total=False):
+    """What may be given to a pool besides a URL."""
+
+    max_connections: int
+    max_messages: int | None
+    max_age: float | None
+    max_idle: float | None
+    check_after: float | None
+    max_waiting: int | None
+    acquire_timeout: float | None
+    rate_limit: RateLimit | tuple[float, int] | float | None
+    retries: Retries | int
+    retry_unknown: bool
 
 
 class SMTPPool(Mailing):
@@ -170,6 +187,34 @@ class SMTPPool(Mailing):
         self._retried = 0
         self._lender: Lender | None = None
 
+    @classmethod
+    def from_url(cls, url: str | Secret, **options: Unpack[PoolOptions]) -> Self:
+        """A pool for the server of a URL; the scheme says whether it speaks SMTP or LMTP.
+
+        As `AsyncSMTP.from_url`; a pool's own options may stand in the URL as well.
+
+        Raises:
+            ValueError: the URL is none, or has an unknown option.
+        """
+        url = urls.sealed(url)  # first: what fails below must not show it
+        sealed(options)
+        target = urls.read(url, pool=True)
+        return cls(target.host, target.port, lmtp=target.lmtp, **cast(Any, target.with_options(options)))
+
+    @classmethod
+    def from_env(cls, name: str = "SMTP_URL", **options: Unpack[PoolOptions]) -> Self:
+        """A pool for the server of the URL in an environment variable, as `AsyncSMTP.from_env`.
+
+        Raises:
+            ValueError: as `from_url`; there is no such variable, or the password's file cannot be read.
+        """
+        sealed(options)
+        url = environment.url_of(name)
+        password = environment.password_for(name, url, options, pool=True)
+        if password is not None:
+            options["password"] = password
+        return cls.from_url(url, **options)
+
     def _here(self) -> Lender:
         """What lends connections in this loop."""
         loop, lender = asyncio.get_running_loop(), self._lender
@@ -222,6 +267,7 @@ class SMTPPool(Mailing):
                 except Exception as error:
                     failure = error
                 finally:
+                    slot.messages += parcel.further  # a server counts transactions (MAILMAX, RFC 9422)
                     self._give_back(slot, failure)
                 course = course or Course(self._retries, unknown=self._retry_unknown)
                 ledger = parcel.ledger
@@ -335,6 +381,8 @@ class SMTPPool(Mailing):
         await self.close(10.0 if kind is None or issubclass(kind, Exception) else 0.0)
 
     def __repr__(self) -> str:
+        if "_lender" not in self.__dict__:  # the constructor failed, and somebody shows its locals
+            return "<SMTPPool>"
         slots = self._lender.slots if self._lender is not None else Slots(self._limits)
         state = "closed " if self._closed else ""
         return f"<SMTPPool {state}{self._name} {repr(slots)[1:-1]}>"

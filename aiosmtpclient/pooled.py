@@ -74,13 +74,13 @@ class PooledSMTP(AsyncSMTP):
     async def _send(self, parcel: Parcel) -> SendResult:
         self.carried += 1
         before = parcel.before
-        if self.pace is None:
-            return await super()._send(parcel)
-        parcel.before = partial(self._paced, self.pace, before)
+        if self.pace is not None:
+            parcel.before = partial(self._paced, self.pace, before)
         try:
             return await super()._send(parcel)
         finally:
             parcel.before = before
+            self.carried += parcel.further
 
     async def _paced(self, pace: Pace, then: Callable[[], Awaitable[None]] | None) -> None:
         await pace.wait()
@@ -184,6 +184,7 @@ class PooledSMTP(AsyncSMTP):
         return (
             connection,
             self._credentials,
+            self._connected_by_settings,
             session and (session.encrypted, session.authenticated),
             connection and connection.esmtp,
         )

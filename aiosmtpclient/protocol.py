@@ -168,7 +168,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     def _refuse_early(self, step: Step, complete: list[Step]) -> None:
         """A reply was there before what it would answer: it answers nothing, least of all with a yes."""
         if step.received[0].code == 421:
-            return
+            self.session.lost()  # the session ended before the message began: nobody refused it
         text = f"{self.session.peer} sent a reply that nobody asked for: {step.received[0].display}"
         self.session.fail(SMTPProtocolError(-1, text.encode(), command=step.verb))
         step.received.clear()

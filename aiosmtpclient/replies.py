@@ -126,7 +126,7 @@ class ReplyParser:
         error: why nothing more is read, once something came that is not a reply.
     """
 
-    __slots__ = ("_buffer", "_code", "_known", "_lines", "_octets", "_shown", "error", "max_line")
+    __slots__ = ("_buffer", "_code", "_known", "_octets", "_shown", "_text", "error", "max_line")
 
     def __init__(self, shown: Callable[[bytes], bytes] = bytes) -> None:
         self._shown = shown
@@ -134,7 +134,7 @@ class ReplyParser:
         self.error: str | None = None
         self._buffer = b""
         self._code: bytes | None = None
-        self._lines: list[bytes] = []
+        self._text = bytearray()
         self._octets = 0
         self._known: dict[bytes, Reply] = {}
 
@@ -180,6 +180,7 @@ class ReplyParser:
 
     def _fail(self, why: str) -> bool:
         self.error, self._buffer = self.error or why, b""
+        self._text.clear()
         return False
 
     def _line(self, line: bytes, replies: list[Reply]) -> bool:
@@ -194,10 +195,13 @@ class ReplyParser:
             return self._fail(f"code {code.decode()} inside a reply with code {self._code.decode()}")
         if self._octets > MAX_REPLY:
             return self._fail(f"a reply of more than {MAX_REPLY} octets")
-        self._lines.append(text.strip(b" \t\r"))
+        if self._code is not None:
+            self._text += b"\n"
+        self._text += text.strip(b" \t\r")  # not a list of lines: short ones would weigh ten times as much
         if separator == b"-":
             self._code = code
             return True
-        replies.append(Reply(_CODES[code], b"\n".join(self._lines)))
-        self._code, self._lines, self._octets = None, [], 0
+        replies.append(Reply(_CODES[code], bytes(self._text)))
+        self._code, self._octets = None, 0
+        self._text.clear()
         return True

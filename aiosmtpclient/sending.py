@@ -31,13 +31,20 @@ from .bulk import Carry, in_window, one_by_one
 from .chunking import VERDICTS, prove
 from .connection import Connection
 from .content import InMemory
-from .delivery import SendResult
-from .envelopes import Transaction
-from .errors import SMTPException, SMTPNotSupportedError, SMTPProtocolError, SMTPServerDisconnected
+from .delivery import Ledger, SendResult
+from .envelopes import Transaction, lines_of
+from .errors import (
+    SMTPException,
+    SMTPNotSupportedError,
+    SMTPProtocolError,
+    SMTPRecipientsRefused,
+    SMTPServerDisconnected,
+)
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
-from .opening import Settings
 from .parcels import Parcel
+from .parts import REFUSALS, USUAL, Division, division, over_limit, rest
+from .plans import Settings
 from .steps import Phase
 from .transactions import deliver
 from .turn import Lease
@@ -96,14 +103,112 @@ class Sending(Mailing, Verbs):
                 rcpt_options=envelope.rcpt_options,
                 progress=parcel.progress,
             )
+            parameters, divided = envelope.parameters, None
+            if parameters is not None or prepared.recipients.special:
+                transaction.ask(parameters, encrypted=session.encrypted)
+            if extensions.limited or connection.most_recipients is not None:
+                divided = self._divided(parcel, transaction, connection.most_recipients)
             if parcel.binary and not (transaction.chunked and "binarymime" in extensions):
                 raise SMTPNotSupportedError(_why_not_binary(self._chunking))
-            if isinstance(prepared.content, InMemory):
+            if divided is not None:
+                await self._deliver_in_parts(transaction, parcel, connection, divided)
+            elif isinstance(prepared.content, InMemory):
                 await self._deliver(transaction, parcel, connection, lease)
             else:
                 async with opened(prepared.content) as content:
+                    if parameters is not None:
+                        parameters.check_content(content.eightbit)
                     prepared.content = content
                     await self._deliver(transaction, parcel, connection, lease)
+        except BaseException as error:
+            if isinstance(error, SMTPException):
+                error.host = error.host or self._settings.endpoint.name
+            ledger.stamp(error)
+            raise
+        finally:
+            if lease is not None:
+                lease.give_back()
+        result = SendResult(ledger, parcel.envelope)
+        if result and divided is None and over_limit(ledger):
+            return await self._send_rest(parcel, transaction)
+        return result
+
+    # -- to more recipients than a server takes at a time ------------------------------------
+
+    def _divided(self, parcel: Parcel, transaction: Transaction, learnt: int | None) -> Division | None:
+        """How a message is to be divided, if it must be."""
+        if not parcel.divisible:
+            learnt = None  # those who are too many will hear it themselves
+        divided = division(transaction, learnt)
+        if divided is not None and not parcel.divisible:
+            raise SMTPNotSupportedError(
+                "the message has more recipients than the server takes at a time (LIMITS), and its content "
+                "can be read only once: pass octets, a file or a path"
+            )
+        if divided is not None:
+            lines_of(transaction)  # what is wrong with the last recipient is found before the first part
+        return divided
+
+    async def _deliver_in_parts(
+        self, transaction: Transaction, parcel: Parcel, connection: Connection, divided: Division
+    ) -> None:
+        """The same, a transaction for each part."""
+        if parcel.before is not None:
+            await parcel.before()
+            connection.protocol.check()  # it may have gone in the meantime
+        parcel.attempts += 1
+        parcel.ledger.carrier = connection.serial
+        parcel.further = -1  # each part counts itself
+        await self._send_in_parts(parcel, connection, transaction, divided)
+
+    async def _send_in_parts(
+        self, parcel: Parcel, connection: Connection, transaction: Transaction, divided: Division
+    ) -> None:
+        """Send to some, then to some more; the account of all is in the parcel's ledger."""
+        ledger, first = parcel.ledger, None
+        await connection.protocol.idle()  # it ends between two parts, so nobody else may be under way
+        while positions := divided.next():
+            prepared = await parcel.prepared(transaction.extensions)
+            refusal: SMTPException | None = None
+            part = transaction.part(positions, prepared, Ledger([ledger.addresses[p] for p in positions]))
+            part.unsettled = connection.session.unsettled
+            try:
+                async with opened(prepared.content) as part.prepared.content:
+                    if parcel.envelope.parameters is not None:
+                        parcel.envelope.parameters.check_content(part.prepared.content.eightbit)
+                    await connection.run(deliver(part), home=_READY)
+            except REFUSALS as error:
+                refusal = error
+            finally:
+                ledger.absorb(positions, part.ledger)
+                divided.settle(positions, ledger)
+                if part.unchunkable:
+                    self._note_verdict(connection, False)
+            parcel.further += 1
+            transaction.chunked = part.chunked
+            first = first or refusal
+            if (reply := divided.judge(positions, part.ledger, refusal)) is not None:
+                for position in divided.left:
+                    ledger.decide(position, reply)
+                break
+        if divided.learnt is not None and divided.learnt >= USUAL:
+            connection.most_recipients = divided.learnt
+        if ledger.final is None and first is not None:
+            raise SMTPRecipientsRefused(ledger.refused) if isinstance(first, SMTPRecipientsRefused) else first
+
+    async def _send_rest(self, parcel: Parcel, transaction: Transaction) -> SendResult:
+        """Send to those who were too many, in further transactions on the same connection."""
+        ledger = parcel.ledger
+        lease: Lease | None = None
+        try:
+            lease = await self._take_turn()
+            connection = self._at_hand(False)
+            if connection is not None and connection.serial == ledger.carrier and parcel.divisible:
+                try:
+                    await self._send_in_parts(parcel, connection, transaction, rest(transaction))
+                except (SMTPException, OSError):
+                    if ledger.open:
+                        raise  # else they stay refused for now, which says it all
         except BaseException as error:
             ledger.stamp(error)
             raise

@@ -18,21 +18,22 @@ import inspect
 import socket
 import ssl
 import sys
-import warnings
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from email.message import Message
 from smtplib import LMTP_PORT, SMTP_SSL_PORT
 from types import TracebackType
-from typing import ClassVar, Literal, Self, TypeAlias, TypeVar, cast
+from typing import ClassVar, Literal, Self, TypeAlias, TypeVar, Unpack, cast
 
-from . import commands, debug, opening, runner, tls
+from . import commands, debug, plans, runner, tls
 from .attributes import Attributes
 from .classic import ClassicLMTP, ClassicSMTP, hang_up_all, in_thread
 from .client import DEFAULT_TIMEOUTS
 from .delivery import SendResult
 from .errors import SMTPConnectError
 from .message import Body
+from .origin import ProxyHeader, XClient, XForward
+from .parameters import MailOptions
 from .replies import Reply
 from .runner import run_sync
 from .timeouts import Timeouts
@@ -67,6 +68,8 @@ class SMTP(Attributes):
         source_address: local host and port to connect from.
         pipelining: "message" writes MAIL, every RCPT and DATA at once where the server offers
             PIPELINING (RFC 2920), "off" waits for each reply.
+        proxy_header: a `ProxyHeader`, written before everything else, TLS included, for a server
+            that stands behind a proxy.
 
     Attributes:
         timeout: as given; it counts from the next `connect` on.
@@ -89,6 +92,7 @@ class SMTP(Attributes):
         source_address: SourceAddress | None = None,
         *,
         pipelining: Literal["off", "message"] = "message",
+        proxy_header: ProxyHeader | None = None,
     ) -> None:
         self.timeout = timeout
         self.source_address = source_address
@@ -98,6 +102,7 @@ class SMTP(Attributes):
             local_hostname=local_hostname,
             pipelining=pipelining,
             trace=self._watcher,
+            proxy_header=proxy_header,
         )
         super().__init__(client)
         if host:
@@ -142,7 +147,7 @@ class SMTP(Attributes):
         """
         if source_address:
             self.source_address = source_address
-        host, port = opening.split_port(host, port)
+        host, port = plans.split_port(host, port)
         port = port or self.default_port
         sys.audit("smtplib.connect", self, host, port)
         timeouts = self._timeouts()
@@ -266,7 +271,7 @@ class SMTP(Attributes):
             SMTPResponseException: refused.
             SMTPTLSError: the handshake or the certificate failed; the connection is closed.
         """
-        context = _context_of(keyfile, certfile, context)
+        context = tls.context_of(keyfile, certfile, context)
         return self._run(self._desk.starttls(context=context, server_hostname=server_hostname))
 
     def login(
@@ -348,6 +353,18 @@ class SMTP(Attributes):
         """EXPN: who is on this list? Most servers do not tell."""
         return self._run(self._desk.expn(address))
 
+    def etrn(self, node: str) -> Reply:
+        """ETRN: send what waits for this node; as `AsyncSMTP.etrn`."""
+        return self._run(self._desk.etrn(node))
+
+    def xclient(self, **attributes: Unpack[XClient]) -> Reply:
+        """XCLIENT: be taken for another client; as `AsyncSMTP.xclient`."""
+        return self._run(self._desk.xclient(**attributes))
+
+    def xforward(self, **attributes: Unpack[XForward]) -> Reply:
+        """XFORWARD: tell whose mail comes next; as `AsyncSMTP.xforward`."""
+        return self._run(self._desk.xforward(**attributes))
+
     def mail(self, sender: str, options: Sequence[str] = ()) -> Reply:
         """MAIL: begin an envelope; returns the reply, whatever it is.
 
@@ -382,6 +399,7 @@ class SMTP(Attributes):
         rcpt_options: Iterable[str] = (),
         *,
         all_or_nothing: bool = False,
+        **options: Unpack[MailOptions],
     ) -> SendResult:
         """Send one message to the recipients that the server accepts.
 
@@ -397,6 +415,7 @@ class SMTP(Attributes):
                 mail_options,
                 rcpt_options,
                 all_or_nothing=all_or_nothing,
+                **options,
             )
         )
         result.envelope = replace(result.envelope, content=msg)
@@ -411,6 +430,7 @@ class SMTP(Attributes):
         rcpt_options: Iterable[str] = (),
         *,
         all_or_nothing: bool = False,
+        **options: Unpack[MailOptions],
     ) -> SendResult:
         """Send a message object, with the envelope taken from its headers where none is given.
 
@@ -420,21 +440,15 @@ class SMTP(Attributes):
             to_addrs = tuple(to_addrs)
         return self._run(
             self._desk.send_message(
-                msg, from_addr, to_addrs, mail_options, rcpt_options, all_or_nothing=all_or_nothing
+                msg,
+                from_addr,
+                to_addrs,
+                mail_options,
+                rcpt_options,
+                all_or_nothing=all_or_nothing,
+                **options,
             )
         )
-
-
-def _context_of(
-    keyfile: StrPath | None, certfile: StrPath | None, context: ssl.SSLContext | None
-) -> ssl.SSLContext:
-    """The context to use; made here and not on the event loop, for that takes a while."""
-    if keyfile is None and certfile is None:
-        return context or tls.default_context()
-    if context is not None:
-        raise ValueError("keyfile and certfile go into the context that is given")
-    warnings.warn("keyfile and certfile are deprecated: pass a context", DeprecationWarning, stacklevel=3)
-    return tls.legacy_context(certfile, keyfile)
 
 
 class SMTP_SSL(SMTP):
@@ -465,9 +479,11 @@ class SMTP_SSL(SMTP):
         context: ssl.SSLContext | None = None,
         *,
         pipelining: Literal["off", "message"] = "message",
+        proxy_header: ProxyHeader | None = None,
     ) -> None:
-        self.context = _context_of(keyfile, certfile, context)
-        super().__init__(host, port, local_hostname, timeout, source_address, pipelining=pipelining)
+        self.context = tls.context_of(keyfile, certfile, context)
+        place = (host, port, local_hostname, timeout, source_address)
+        super().__init__(*place, pipelining=pipelining, proxy_header=proxy_header)
 
     def _tls_context(self) -> ssl.SSLContext | None:
         return self.context
@@ -493,5 +509,7 @@ class LMTP(SMTP):
         timeout: Timeouts | float | None = _DEFAULT_TIMEOUT,
         *,
         pipelining: Literal["off", "message"] = "message",
+        proxy_header: ProxyHeader | None = None,
     ) -> None:
-        super().__init__(host, port, local_hostname, timeout, source_address, pipelining=pipelining)
+        place = (host, port, local_hostname, timeout, source_address)
+        super().__init__(*place, pipelining=pipelining, proxy_header=proxy_header)

@@ -29,8 +29,10 @@ import ipaddress
 import os
 import re
 import ssl
+import warnings
 from typing import TypeAlias
 
+from .domains import a_labels
 from .errors import SMTPTLSError
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -141,7 +143,8 @@ def server_name(host: str) -> str:
         return bare.partition("%")[0]  # a certificate knows no zones
     try:
         # Also what is ASCII: `ssl` would do the same, and raise a bare UnicodeError.
-        name = bare.removesuffix(".").encode("idna").decode("ascii")
+        bare = bare.removesuffix(".")
+        name = (bare if bare.isascii() else a_labels(bare)).encode("idna").decode("ascii")
     except UnicodeError as error:
         raise ValueError(f"not a host name: {host!r}") from error
     if re.fullmatch(r"[A-Za-z0-9._-]+", name) is None:
@@ -160,6 +163,18 @@ def default_context() -> ssl.SSLContext:
     if context.minimum_version < ssl.TLSVersion.TLSv1_2:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def context_of(
+    keyfile: StrPath | None, certfile: StrPath | None, context: ssl.SSLContext | None
+) -> ssl.SSLContext:
+    """The context that a blocking class is to use, by the arguments that `smtplib` takes."""
+    if keyfile is None and certfile is None:
+        return context or default_context()
+    if context is not None:
+        raise ValueError("keyfile and certfile go into the context that is given")
+    warnings.warn("keyfile and certfile are deprecated: pass a context", DeprecationWarning, stacklevel=3)
+    return legacy_context(certfile, keyfile)
 
 
 def legacy_context(certfile: StrPath | None, keyfile: StrPath | None) -> ssl.SSLContext:

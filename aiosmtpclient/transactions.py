@@ -87,7 +87,7 @@ def deliver(transaction: Transaction) -> Dialogue[Reply]:
         transaction.prepared,
         transaction.ledger,
         lmtp=transaction.lmtp,
-        seven_bit=not transaction.extensions.eightbitmime,
+        seven_bit=transaction.seven_bit,
         progress=transaction.progress,
     )
     return (yield from _content(step, transaction.ledger, lmtp=transaction.lmtp))
@@ -153,17 +153,13 @@ def _note_one_write(transaction: Transaction, step: Step, before: int) -> list[R
     """Write down what the replies so far decide; returns those to the envelope."""
     envelope = without_reset(transaction, step.received[:before])
     verdicts = step.verdicts
+    if any(reply.intermediate for reply in envelope):
+        return envelope  # it has lost its place: whom a yes or a no behind that is for, nobody knows
     # Who takes the content of a refused sender's message is not to be believed in either.
     if not verdicts or verdicts[0].code >= 300 or envelope[0].positive:
         note(transaction.ledger, envelope)
-        _note_last_chunk(transaction, verdicts)
+        _note_verdicts(transaction.ledger, verdicts, lmtp=transaction.lmtp)
     return envelope
-
-
-def _note_last_chunk(transaction: Transaction, verdicts: Sequence[Reply]) -> None:
-    # BDAT as such was refused: one reply, and that for everybody, in LMTP too.
-    unknown = bool(verdicts) and verdicts[0].code in _NOT_IMPLEMENTED
-    _note_verdicts(transaction.ledger, verdicts, lmtp=transaction.lmtp and not unknown)
 
 
 def _judged_one_write(transaction: Transaction, step: Step, before: int) -> Dialogue[Reply | None]:
@@ -204,7 +200,7 @@ def _in_chunks(transaction: Transaction) -> Dialogue[Reply | None]:
         during=Phase.CONTENT,
         content=content,
         chunked=True,
-        seven_bit=not transaction.extensions.eightbitmime,
+        seven_bit=transaction.seven_bit,
         on_end=ledger.end_left,
         progress=transaction.progress,
         last=True,
@@ -217,7 +213,7 @@ def _in_chunks(transaction: Transaction) -> Dialogue[Reply | None]:
     finally:
         bad = _bad_chunk(step)
         if bad is None and step.ended:
-            _note_last_chunk(transaction, step.verdicts)
+            _note_verdicts(ledger, step.verdicts, lmtp=transaction.lmtp)
         elif bad is not None and bad.code >= 400 and not any(reply.positive for reply in step.verdicts):
             ledger.decide_open(bad)  # it was not the last: the transaction is over
     if bad is None:
@@ -259,7 +255,13 @@ def _leave_chunks(transaction: Transaction, step: Step, bad: Reply) -> Generator
 
 def _after_chunk(transaction: Transaction, step: Step) -> Dialogue[Reply | None]:
     """Judge what was said to the last chunk. What state a refused one leaves is undefined, hence RSET."""
-    ledger = transaction.ledger
+    ledger, verdicts = transaction.ledger, step.verdicts
+    if transaction.lmtp and ledger.open and verdicts[0].code in _NOT_IMPLEMENTED:
+        # Said to BDAT, it is the only reply; said to the first recipient, others follow. Who guesses
+        # wrong sends the message once more to those who have it.
+        transaction.unchunkable = True
+        yield give_up()
+        raise SMTPDataError(verdicts[0].code, verdicts[0].message, reply=verdicts[0], command=_END)
     try:
         return (yield from _judged_verdicts(ledger, step, lmtp=transaction.lmtp))
     except (SMTPDataError, SMTPRecipientsRefused):

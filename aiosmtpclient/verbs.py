@@ -14,20 +14,22 @@ Rules of this room:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import ssl
-from collections.abc import Awaitable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Sequence
+from typing import Unpack
 
-from . import addresses, commands, dialogues, opening, preparing, transactions
+from . import addresses, commands, dialogues, opening, preparing, recipients, transactions
 from .bodies import opened
 from .connection import Connection
-from .delivery import Ledger
+from .delivery import Ledger, stamped
 from .dialling import TLSSettings
 from .errors import SMTPHeloError, SMTPNotSupportedError, SMTPResponseException, SMTPServerDisconnected
 from .extensions import Extensions
 from .message import Body, prepare
-from .opening import Settings
+from .origin import XClient, XForward, attributes
+from .plans import Settings
+from .recipients import Recipient
 from .replies import Reply
 from .sasl import Credentials
 from .secret import Secret
@@ -38,16 +40,6 @@ from .turn import Lease, Turn
 
 _ENVELOPE_VERBS = frozenset({"MAIL", "RCPT", "RSET", "EHLO", "HELO", "LHLO", "DATA", "BDAT"})
 """After one of these by hand, who is in the envelope is the caller's own knowledge."""
-
-
-@contextlib.contextmanager
-def stamped(ledger: Ledger) -> Iterator[None]:
-    """Write what is known about the delivery on whatever passes through, whoever raised it."""
-    try:
-        yield
-    except BaseException as error:
-        ledger.stamp(error)
-        raise
 
 
 class _MyTurn:
@@ -249,7 +241,9 @@ class Verbs:
             connection.security = TLSSettings(context or known.context, name)
             reply = await self._converse(dialogues.starttls())
             if reply.code != 220:
-                raise SMTPResponseException(reply.code, reply.message, reply=reply, command="STARTTLS")
+                refusal = SMTPResponseException(reply.code, reply.message, reply=reply, command="STARTTLS")
+                refusal.host = connection.session.peer
+                raise refusal
             opening.forget(connection)
             return reply
 
@@ -385,6 +379,53 @@ class Verbs:
         path = addresses.recipient(address).path
         return await self._command(commands.expn(path, utf8=self._may_use_utf8(path)), "EXPN")
 
+    async def etrn(self, node: str) -> Reply:
+        """ETRN: send what waits for this node (RFC 1985); "@" before a domain for those below it too.
+
+        Raises:
+            SMTPNotSupportedError: not offered.
+        """
+        line = commands.etrn(node)
+        if "etrn" not in self.extensions:
+            raise SMTPNotSupportedError("the server does not offer ETRN (RFC 1985)")
+        return await self._command(line, "ETRN")
+
+    async def xclient(self, **attributes: Unpack[XClient]) -> Reply:
+        """XCLIENT: be taken for another client, by a Postfix that lets us; returns the reply, whatever it is.
+
+        With 220 the session begins anew: EHLO is said again, and a login counts no more.
+
+        Raises:
+            SMTPNotSupportedError: not offered, or not with these attributes; see `XClient`.
+        """
+        async with self._my_turn():
+            connection = await self._greet_if_needed()
+            reply = await self._tell_origin("XCLIENT", attributes)
+            if reply.code == 220:
+                self._connected_by_settings = False  # a new connection would be ours again
+                opening.forget(connection)
+                connection.session.authenticated = False
+                await opening.say_hello(connection, self._settings)
+            return reply
+
+    async def xforward(self, **attributes: Unpack[XForward]) -> Reply:
+        """XFORWARD: tell a Postfix that lets us whose mail comes next; returns the reply, whatever it is.
+
+        Raises:
+            SMTPNotSupportedError: not offered, or not with these attributes; see `XForward`.
+        """
+        async with self._my_turn():
+            await self._greet_if_needed()
+            return await self._tell_origin("XFORWARD", attributes)
+
+    async def _tell_origin(self, verb: str, given: XClient | XForward) -> Reply:
+        line = commands.raw(verb, attributes(verb, given, self.extensions))
+        if not commands.fits(line):
+            raise ValueError(f"{verb}: that is more than fits on a line of {commands.MAX_COMMAND} octets")
+        phase = self._connected().session.phase
+        during = phase if phase is Phase.MAIL else Phase.READY  # where it is refused, and changes nothing
+        return await self._converse(dialogues.command(line, verb, during=during))
+
     def _may_have_options(self) -> bool:
         return self._connection is not None and self._connection.esmtp
 
@@ -414,8 +455,11 @@ class Verbs:
         return reply
 
     async def rcpt(self, recip: str, options: Sequence[str] = ()) -> Reply:
-        """RCPT: add a recipient; returns the reply, whatever it is."""
+        """RCPT: add a recipient, with what a `Recipient` asks for; returns the reply, whatever it is."""
         address = addresses.recipient(recip)
+        if isinstance(recip, Recipient):
+            # Nobody here knows whether MAIL said SMTPUTF8. The form without it is always right.
+            [options] = recipients.rcpt([recip], options, None, self.extensions, smtputf8=False)
         options = tuple(options) if self._may_have_options() else ()
         line = commands.rcpt(address.path, options, utf8=self._may_use_utf8(address.path))
         reply = await self._command(line, "RCPT", then=Phase.MAIL)

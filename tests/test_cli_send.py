@@ -264,7 +264,11 @@ def test_refused_recipients_are_named_with_the_servers_words(
         ran = send(letter, to=server)
     assert ran.code == code
     assert ran.out == f"{letter}: refused\n  refused   bob@example.org: {reply}\n"
-    assert ran.err == f"aiosmtpclient: {letter}: all recipients were refused: bob@example.org: {reply}\n"
+    where = f"{server.host}:{server.port}"
+    assert (
+        ran.err
+        == f"aiosmtpclient: {letter}: all recipients were refused by {where}: bob@example.org: {reply}\n"
+    )
 
 
 def test_one_refused_recipient_of_two_is_seen_in_the_exit_code(send: Send, letter: Path) -> None:

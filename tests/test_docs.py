@@ -150,6 +150,7 @@ def _in_place(code: str, servers: Servers, path: Path) -> str:
     code = code.replace('("localhost")', f'("localhost", {servers.plain.port})')
     code = code.replace('("localhost", trace', f'("localhost", {servers.plain.port}, trace')
     code = code.replace('host="localhost",\n', f'host="localhost", port={servers.plain.port},\n')
+    code = code.replace("@smtp.example.org?", f"@localhost:{servers.submission.port}?")
     code = code.replace("/run/dovecot/lmtp", str(servers.lmtp.unix_path))
     code = servers.endpoint.in_place(code)
     # The blocking classes take no policy: they do what smtplib does.

@@ -34,7 +34,8 @@ from aiosmtpclient import (
     SMTPTLSError,
     TLSPolicy,
 )
-from aiosmtpclient.opening import Plan, own_name, split_port
+from aiosmtpclient.opening import own_name
+from aiosmtpclient.plans import Plan, split_port
 from aiosmtpclient.testing import CertificateAuthority, MailServer, ScriptedServer
 from aiosmtpclient.testing.scripted import close, expect_eof, greeting, read_all, stall, starttls
 from aiosmtpclient.timeouts import Timeouts

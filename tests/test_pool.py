@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import warnings
 import weakref
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -463,6 +465,17 @@ async def test_a_server_that_is_not_there_is_said_after_few_attempts() -> None:
     assert caught.value.delivery is Delivery.NOT_SENT
     assert pool.stats().failed == 3
     await pool.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks")
+async def test_where_tasks_begin_eagerly_a_socket_that_is_not_there_is_said(tmp_path: Path) -> None:
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    async with SMTPPool(str(tmp_path / "nobody"), lmtp=True, retries=0) as pool:
+        with pytest.raises(SMTPException, match="nobody"):
+            await pool.sendmail(SENDER, TO, BODY)
+    async with MailServer() as server, SMTPPool(server.host, server.port, max_connections=2) as pool:
+        await asyncio.gather(*(pool.sendmail(SENDER, TO, BODY) for _ in range(10)))
+        assert server.connections <= 2
 
 
 async def test_no_group_is_sent_any_more_where_one_was_answered_with_nonsense() -> None:

@@ -52,7 +52,7 @@ def parse(data: bytes, max_line: int = MAX_LINE) -> Outcome:
 
 def held(parser: ReplyParser) -> int:
     """Octets that the parser holds, each list entry counted as at least a pointer."""
-    return len(parser._buffer) + sum(len(line) + 8 for line in parser._lines)
+    return len(parser._buffer) + len(parser._text)
 
 
 def read_by_smtplib(data: bytes) -> list[tuple[int, bytes]]:

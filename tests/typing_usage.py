@@ -10,6 +10,7 @@ import smtplib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage, Message
 from io import BytesIO
 from pathlib import Path
@@ -21,11 +22,15 @@ from aiosmtpclient import (
     SMTP_SSL,
     AsyncLMTP,
     AsyncSMTP,
+    DeliverBy,
     Delivery,
     EnhancedCode,
     Envelope,
     Extensions,
+    MailOptions,
     Outcome,
+    ProxyHeader,
+    Recipient,
     RecipientOutcome,
     Reply,
     SendResult,
@@ -35,6 +40,7 @@ from aiosmtpclient import (
     SMTPException,
     SMTPHeloError,
     SMTPNotSupportedError,
+    SMTPPool,
     SMTPProtocolError,
     SMTPRecipientsRefused,
     SMTPResponseException,
@@ -158,6 +164,34 @@ async def one_message(message: EmailMessage, context: ssl.SSLContext) -> None:
         password="secret",
     )
     print(first, second)
+
+
+# -- what the extensions offer -----------------------------------------------------------------
+
+
+async def every_option(smtp: AsyncSMTP, message: EmailMessage) -> None:
+    ann = Recipient("ann@example.org", notify=["failure", "delay"], orcpt="rfc822;ann@old.example")
+    bob = Recipient("bob@example.org", rrvs=datetime(2024, 5, 1, tzinfo=UTC), rrvs_else="reject")
+    text: str = ann
+    options: MailOptions = {"ret": "hdrs", "envid": "order-7", "notify": "failure", "priority": 3}
+    results: list[SendResult] = [
+        await smtp.sendmail("a@example.org", [ann, bob, "c@example.org"], b"octets", **options),
+        await smtp.sendmail("a@example.org", bob, b"octets", size=6, body="8bitmime", smtputf8=True, auth=""),
+        await smtp.send_message(message, deliver_by=DeliverBy(timedelta(hours=1), "notify", trace=True)),
+        await smtp.send_message(message, hold_for=60, require_tls=True),
+        await aiosmtpclient.send(
+            message, host="mail.example", hold_until=datetime(2030, 1, 1, tzinfo=UTC), tls="starttls"
+        ),
+    ]
+    envelope = Envelope("a@example.org", [ann], b"octets", body="binarymime", hold_for=timedelta(days=1))
+    replies: list[Reply] = [
+        await smtp.etrn("example.org"),
+        await smtp.xclient(name="spike.example", addr="192.0.2.7", port=4711),
+        await smtp.xforward(name="spike.example", source="LOCAL"),
+    ]
+    header = ProxyHeader(("192.0.2.7", 4711), ("198.51.100.1", 25), version=1)
+    client = AsyncSMTP("mail.example", proxy_header=header)
+    print(text, results, envelope, replies, client)
 
 
 # -- a bulk sender ---------------------------------------------------------------------------
@@ -329,6 +363,19 @@ async def written_for_smtplib(smtp: AsyncSMTP) -> None:
         print(error.smtp_code, error.smtp_error)
     except smtplib.SMTPException as error:
         print(error)
+
+
+# -- configuration ----------------------------------------------------------------------------
+
+
+def configured(context: ssl.SSLContext) -> None:
+    smtp: AsyncSMTP = AsyncSMTP.from_url("smtps://me:secret@mail.example", timeout=5, tls_context=context)
+    lmtp: AsyncLMTP = AsyncLMTP.from_env("LMTP_URL", local_hostname="me.example")
+    pool: SMTPPool = SMTPPool.from_env(
+        max_connections=3, rate_limit=(10, 5), username="me", password="secret"
+    )
+    other: SMTPPool = SMTPPool.from_url("lmtp+unix:///run/lmtp", retries=3)
+    print(smtp, lmtp, pool, other)
 
 
 # -- a blocking script -----------------------------------------------------------------------

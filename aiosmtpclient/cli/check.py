@@ -17,14 +17,14 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from aiosmtpclient import addresses, opening
+from aiosmtpclient import addresses, opening, plans
 from aiosmtpclient.client import Options
 from aiosmtpclient.commands import hello
 from aiosmtpclient.connection import Connection
 from aiosmtpclient.dialling import Endpoint, TLSSettings
 from aiosmtpclient.errors import SMTPException, SMTPTLSError
 from aiosmtpclient.extensions import Extensions
-from aiosmtpclient.opening import Settings
+from aiosmtpclient.plans import Settings
 from aiosmtpclient.replies import Reply
 from aiosmtpclient.session import Trace
 from aiosmtpclient.tls import TLSPolicy
@@ -176,7 +176,7 @@ def settings_of(arguments: argparse.Namespace, trace: Trace | None) -> Settings:
         SMTPConnectError: the port is no number.
     """
     host, port = place(arguments.host)
-    host, port = opening.split_port(host, port)
+    host, port = plans.split_port(host, port)
     if arguments.local_hostname is not None:
         hello("EHLO", arguments.local_hostname)
     port = port or (465 if arguments.tls == "implicit" else 2003 if arguments.lmtp else 25)

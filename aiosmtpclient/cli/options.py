@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from aiosmtpclient.client import AsyncLMTP, AsyncSMTP, Options
 from aiosmtpclient.errors import SMTPException
-from aiosmtpclient.opening import split_port
+from aiosmtpclient.plans import split_port
 from aiosmtpclient.sasl import need_no_password
 from aiosmtpclient.secret import Secret
 from aiosmtpclient.session import Trace

@@ -22,7 +22,7 @@ from aiosmtpclient.chunking import prove
 from aiosmtpclient.client import AsyncLMTP, AsyncSMTP, Options
 from aiosmtpclient.delivery import Outcome
 from aiosmtpclient.errors import Delivery, SMTPException
-from aiosmtpclient.opening import Settings
+from aiosmtpclient.plans import Settings
 
 MESSAGES = 3
 """How many one right behind the other show whether a server takes a stream."""

@@ -1,0 +1,24 @@
+"""The figures of the sweeps, one line each, at the end of the run; from every process of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from .figures import SEED, TORTURE, line_of
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    sums: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                if name == "sweep":
+                    counts = dict(value)
+                    sums.setdefault(str(counts.pop("sweep")), Counter()).update(counts)
+    if not sums:
+        return
+    terminalreporter.section("sweeps, every place" if TORTURE else f"sweeps, a sample (seed {SEED})")
+    for sweep, counts in sorted(sums.items()):
+        terminalreporter.write_line(line_of(sweep, counts))

@@ -1,0 +1,97 @@
+"""The split sweep: it does not matter how what a server says is cut into segments.
+
+Each conversation is carried out as it is said, then octet by octet, then with all that is owed
+joined into one segment, then with a pause at each single octet; the accounts must be the same to
+the last reply. Left out are the behaviours that mean something else at another time: a reply too
+many, or a 421 behind the right reply, that comes a moment later answers another command.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from .behaviours import BEHAVIOURS, CLASSES, MALFORMED, ODD
+from .cable import Fault
+from .figures import Figures, sample
+from .judge import Judgement, Problem
+from .scenarios import SCENARIOS, Scenario
+from .trial import Played, Trial
+
+SHARE = 300
+MOST = 5000
+"""Octets that are worth being said one by one."""
+AROUND = 40
+"""Octets before the end of what is said, which is where the wrong reply is."""
+STREAMS = [
+    *CLASSES,
+    *MALFORMED,
+    *ODD,
+    BEHAVIOURS["says 421 and goes"],
+    BEHAVIOURS["goes instead of answering"],
+    BEHAVIOURS["goes in the middle of the answer"],
+    BEHAVIOURS["stops in the middle of the answer"],
+    BEHAVIOURS["says nothing"],
+]
+MANY = [one for one in SCENARIOS if one.recipients == 3]
+
+
+def account(played: Played) -> list[object]:
+    """What was told about each message: recipient, delivery, reply; and which error it was."""
+    return [
+        (number, told.outcomes, told.delivery, type(told.error), told.reply)
+        for number, told in sorted(played.told.items())
+    ]
+
+
+def compare(figures: Figures, whole: Played, trial: Trial) -> None:
+    played = figures.run(trial)
+    told, as_said = account(played), account(whole)
+    if trial.scenario.at_once and trial.behaviour:
+        # A broken reply to one message ends the connection for those behind it: what came in the
+        # same segment counts, what would have come later is unknown. Both were judged as they are.
+        told, as_said = [], []
+    if told != as_said and not played.stuck:
+        text = f"{told}\n    as said: {as_said}"
+        figures.counts["trials"] -= 1
+        figures.note(trial, Judgement([Problem("wrong class", text)], 0))
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("scenario", MANY, ids=str)
+def test_a_conversation_cut_anywhere_is_the_same(scenario: Scenario, record_property) -> None:
+    figures = Figures("split")
+    whole = figures.run(Trial(scenario))
+    for cutting in ("octets", "joined", *sample(range(1, whole.marks[1]), SHARE, scenario)):
+        compare(figures, whole, Trial(scenario, cutting=cutting))
+    figures.settle(record_property)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("scenario", MANY, ids=str)
+def test_a_wrong_reply_cut_anywhere_is_the_same(scenario: Scenario, record_property) -> None:
+    figures = Figures("split")
+    replies = figures.run(Trial(scenario)).marks[2]
+    for behaviour in sample(STREAMS, 12, scenario):
+        for place in sample(range(replies), SHARE, (scenario, behaviour.name))[1:]:
+            whole = figures.run(Trial(scenario, behaviour=behaviour.name, place=place))
+            ends = len(whole.post.connections[0].line.spoken)
+            ways = ("octets", "joined") if ends < MOST else ("joined",)
+            cuts = sample(range(max(ends - AROUND, 1), ends), SHARE, (scenario, behaviour.name, place))
+            for cutting in (*ways, *cuts):
+                compare(figures, whole, Trial(scenario, None, behaviour.name, place, cutting=cutting))
+    figures.settle(record_property)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("scenario", MANY, ids=str)
+def test_a_line_that_ends_is_the_same_however_its_last_words_are_cut(
+    scenario: Scenario, record_property
+) -> None:
+    figures = Figures("split")
+    spoken = figures.run(Trial(scenario)).marks[1]
+    for sent in sample(range(spoken + 1), SHARE, scenario):
+        for kind in ("close", "stop"):
+            fault = Fault(kind, sent=sent)
+            whole = figures.run(Trial(scenario, fault))
+            compare(figures, whole, Trial(scenario, fault, cutting="octets"))
+    figures.settle(record_property)

@@ -1,0 +1,521 @@
+"""Each typed option as it goes over the wire, and what becomes of it where it is not offered."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from email.message import EmailMessage
+from typing import Any
+
+import pytest
+from wire import BODY, SENDER, TO, TOO, caught, deliveries
+
+from aiosmtpclient import (
+    LMTP,
+    SMTP,
+    AsyncLMTP,
+    AsyncSMTP,
+    DeliverBy,
+    Delivery,
+    Envelope,
+    Recipient,
+    SMTPNotSupportedError,
+    SMTPPool,
+    SMTPSenderRefused,
+    send,
+)
+from aiosmtpclient.testing import CertificateAuthority, MailServer
+
+OFFERS = (
+    "AUTH PLAIN",
+    "DELIVERBY 60",
+    "FUTURERELEASE 86400 2030-01-01T00:00:00Z",
+    "MT-PRIORITY MIXER",
+    "REQUIRETLS",
+    "RRVS",
+)
+SINCE = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
+
+
+async def said(*recipients: str, content: Any = BODY, extensions: Any = OFFERS, **options: Any) -> list[str]:
+    """MAIL and each RCPT, as the server read them."""
+    async with MailServer(extensions=extensions) as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            result = await smtp.sendmail(SENDER, recipients or (TO,), content, **options)
+            assert result == {}
+    return [line for line in server.commands if line.startswith(("MAIL", "RCPT"))]
+
+
+async def parameters(**options: Any) -> str:
+    """What MAIL says besides the address and SIZE."""
+    mail = (await said(**options))[0]
+    return re.sub(r" ?SIZE=\d+", "", mail.removeprefix(f"MAIL FROM:<{SENDER}>")).strip()
+
+
+# MAIL
+
+
+async def test_dsn_ret_and_envid_go_with_mail() -> None:
+    assert await parameters(ret="hdrs", envid="order+7=a b") == "RET=HDRS ENVID=order+2B7+3Da+20b"
+    assert await parameters(ret="full") == "RET=FULL"
+
+
+async def test_dsn_notify_goes_with_every_recipient() -> None:
+    assert (await said(TO, TOO, notify=["failure", "delay"]))[1:] == [
+        f"RCPT TO:<{TO}> NOTIFY=FAILURE,DELAY",
+        f"RCPT TO:<{TOO}> NOTIFY=FAILURE,DELAY",
+    ]
+
+
+async def test_dsn_of_one_recipient_overrules_what_holds_for_all() -> None:
+    ann = Recipient(TO, notify="never", orcpt="ann+list@old.test")
+    assert (await said(ann, TOO, notify="success, failure"))[1:] == [
+        f"RCPT TO:<{TO}> NOTIFY=NEVER ORCPT=rfc822;ann+2Blist@old.test",
+        f"RCPT TO:<{TOO}> NOTIFY=SUCCESS,FAILURE",
+    ]
+
+
+async def test_a_recipient_without_options_is_an_address_like_another() -> None:
+    assert (await said(Recipient(TO), TOO))[1:] == [f"RCPT TO:<{TO}>", f"RCPT TO:<{TOO}>"]
+
+
+async def test_orcpt_of_an_international_address_is_utf8_addr_xtext() -> None:
+    recipient = Recipient(TO, orcpt="jürgen+x@bücher.test")
+    assert (await said(recipient))[1].endswith(r" ORCPT=utf-8;j\x{FC}rgen\x{2B}x@b\x{FC}cher.test")
+
+
+async def test_orcpt_inside_smtputf8_is_utf8_addr_unitext() -> None:
+    recipient = Recipient("jürgen@to.test", orcpt="jürgen=1@to.test")
+    assert (await said(recipient))[1] == r"RCPT TO:<jürgen@to.test> ORCPT=utf-8;jürgen\x{3D}1@to.test"
+
+
+async def test_orcpt_may_name_its_own_type() -> None:
+    assert (await said(Recipient(TO, orcpt="x400;/S=ann/")))[1].endswith(" ORCPT=x400;/S+3Dann/")
+
+
+async def test_size_is_declared_for_content_whose_size_nobody_knows() -> None:
+    assert (await said(content=iter([BODY]), size=500))[0] == f"MAIL FROM:<{SENDER}> SIZE=500 BODY=8BITMIME"
+
+
+async def test_size_that_is_known_counts() -> None:
+    assert (await said(size=5))[0] == f"MAIL FROM:<{SENDER}> SIZE={len(BODY)}"
+
+
+async def test_size_that_is_declared_and_too_large_is_refused_before_mail() -> None:
+    async with MailServer(size_limit=100) as server, AsyncSMTP(server.host, server.port) as smtp:
+        with pytest.raises(SMTPSenderRefused) as raised:
+            await smtp.sendmail(SENDER, TO, iter([BODY]), size=101)
+        assert raised.value.smtp_code == 552
+        assert not any(line.startswith("MAIL") for line in server.commands)
+
+
+async def test_size_is_left_out_where_it_is_not_offered() -> None:
+    async with MailServer(without=["SIZE"]) as server, AsyncSMTP(server.host, server.port) as smtp:
+        await smtp.sendmail(SENDER, TO, iter([BODY]), size=101)
+        assert "SIZE" not in server.commands[1]
+
+
+@pytest.mark.parametrize("body", ["7bit", "8bitmime"])
+async def test_body_is_said(body: str) -> None:
+    assert await parameters(body=body) == f"BODY={body.upper()}"
+
+
+async def test_body_binarymime_sends_octets_as_they_are() -> None:
+    async with MailServer() as server:
+        async with AsyncSMTP(server.host, server.port, chunking="eager") as smtp:
+            await smtp.sendmail(SENDER, TO, b"\0\n\r", body="binarymime")
+        assert server.messages[0].content == b"\0\n\r"
+        assert "BODY=BINARYMIME" in server.messages[0].mail_options
+
+
+async def test_body_7bit_encodes_a_message_object() -> None:
+    message = EmailMessage()
+    message["From"], message["To"] = SENDER, TO
+    message.set_content("Grüße\n", cte="8bit")
+    async with MailServer() as server, AsyncSMTP(server.host, server.port) as smtp:
+        await smtp.send_message(message, body="7bit")
+    assert server.messages[0].content.isascii()
+    assert "BODY=7BIT" in server.messages[0].mail_options
+
+
+@pytest.mark.parametrize("kind", ["octets", "file", "iterator"])
+async def test_body_7bit_with_other_octets_delivers_nothing(kind: str, tmp_path: Any) -> None:
+    octets = "Grüße\r\n".encode()
+    path = tmp_path / "message.eml"
+    path.write_bytes(octets)
+    body: Any = {"octets": octets, "file": path, "iterator": iter([octets])}[kind]
+    async with MailServer() as server, AsyncSMTP(server.host, server.port) as smtp:
+        error = await caught(smtp.sendmail(SENDER, TO, body, body="7bit"))
+        assert isinstance(error, ValueError if kind != "iterator" else SMTPNotSupportedError)
+        assert deliveries(error) == [Delivery.NOT_SENT]
+        assert server.messages == []
+
+
+async def test_body_7bit_is_left_out_where_8bitmime_is_not_offered() -> None:
+    async with MailServer(without=["8BITMIME"]) as server, AsyncSMTP(server.host, server.port) as smtp:
+        await smtp.sendmail(SENDER, TO, BODY, body="7bit")
+        assert "BODY" not in server.commands[1]
+
+
+async def test_smtputf8_is_said_for_octets_whose_header_needs_it() -> None:
+    octets = "Subject: Grüße\r\n\r\n".encode()
+    assert await parameters(smtputf8=True) == "BODY=8BITMIME SMTPUTF8"
+    async with MailServer() as server, AsyncSMTP(server.host, server.port) as smtp:
+        await smtp.sendmail(SENDER, TO, octets, smtputf8=True)
+    assert server.messages[0].content == octets
+
+
+async def test_smtputf8_lets_a_message_object_keep_its_header() -> None:
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = SENDER, TO, "Grüße"
+    async with MailServer() as server, AsyncSMTP(server.host, server.port) as smtp:
+        await smtp.send_message(message, smtputf8=True)
+    assert "Subject: Grüße\r\n".encode() in server.messages[0].content
+
+
+async def test_auth_names_who_submitted_it() -> None:
+    assert await parameters(auth="e+mc2@example.com") == "AUTH=e+2Bmc2@example.com"
+    assert await parameters(auth="") == "AUTH=<>"
+
+
+async def test_deliver_by_says_when_it_is_too_late() -> None:
+    assert await parameters(deliver_by=DeliverBy(120)) == "BY=120;R"
+    assert await parameters(deliver_by=DeliverBy(timedelta(minutes=-1), "notify")) == "BY=-60;N"
+    assert await parameters(deliver_by=DeliverBy(3600, "notify", trace=True)) == "BY=3600;NT"
+
+
+async def test_hold_for_keeps_the_message_for_some_seconds() -> None:
+    assert await parameters(hold_for=60) == "HOLDFOR=60"
+    assert await parameters(hold_for=timedelta(hours=2)) == "HOLDFOR=7200"
+
+
+async def test_hold_until_keeps_the_message_until_a_moment() -> None:
+    east = timezone(timedelta(hours=2))
+    assert (
+        await parameters(hold_until=datetime(2029, 7, 1, 1, 0, tzinfo=east))
+        == "HOLDUNTIL=2029-06-30T23:00:00Z"
+    )
+
+
+@pytest.mark.parametrize("priority", [-9, 0, 9])
+async def test_priority_goes_with_mail(priority: int) -> None:
+    assert await parameters(priority=priority) == f"MT-PRIORITY={priority}"
+
+
+async def test_require_tls_goes_with_mail_inside_tls() -> None:
+    authority = CertificateAuthority()
+    async with MailServer(starttls=authority.server_context(), extensions=OFFERS) as server:
+        async with AsyncSMTP(
+            server.host, server.port, tls="starttls", tls_context=authority.client_context()
+        ) as smtp:
+            await smtp.sendmail(SENDER, TO, BODY, require_tls=True)
+    assert "REQUIRETLS" in server.messages[0].mail_options
+
+
+async def test_require_tls_in_clear_is_not_sent() -> None:
+    with pytest.raises(SMTPNotSupportedError, match="inside TLS"):
+        await said(require_tls=True)
+
+
+async def test_rrvs_says_since_when_the_mailbox_is_known() -> None:
+    later = Recipient(TOO, rrvs=SINCE, rrvs_else="reject")
+    assert (await said(Recipient(TO, rrvs=SINCE), later))[1:] == [
+        f"RCPT TO:<{TO}> RRVS=2024-05-01T12:30:00Z",
+        f"RCPT TO:<{TOO}> RRVS=2024-05-01T12:30:00Z;R",
+    ]
+
+
+async def test_typed_and_raw_options_go_together() -> None:
+    lines = await said(
+        Recipient(TO, notify="never"),
+        TOO,
+        mail_options=["RET=HDRS"],
+        rcpt_options=["ORCPT=rfc822;a@b"],
+        envid="1",
+    )
+    assert lines[0] == f"MAIL FROM:<{SENDER}> SIZE={len(BODY)} ENVID=1 RET=HDRS"
+    assert lines[1:] == [
+        f"RCPT TO:<{TO}> NOTIFY=NEVER ORCPT=rfc822;a@b",
+        f"RCPT TO:<{TOO}> ORCPT=rfc822;a@b",
+    ]
+
+
+# Not offered
+
+NEEDS: list[tuple[str, dict[str, Any]]] = [
+    ("DSN", {"ret": "full"}),
+    ("DSN", {"envid": "1"}),
+    ("DSN", {"notify": "never"}),
+    ("8BITMIME", {"body": "8bitmime"}),
+    ("BINARYMIME", {"body": "binarymime"}),
+    ("SMTPUTF8", {"smtputf8": True}),
+    ("AUTH", {"auth": "a@b.test"}),
+    ("DELIVERBY", {"deliver_by": DeliverBy(99)}),
+    ("FUTURERELEASE", {"hold_for": 9}),
+    ("FUTURERELEASE", {"hold_until": SINCE}),
+    ("MT-PRIORITY", {"priority": 1}),
+    ("REQUIRETLS", {"require_tls": True}),
+]
+
+
+@pytest.mark.parametrize(("extension", "options"), NEEDS, ids=lambda value: str(value))
+@pytest.mark.parametrize("hello_only", [False, True], ids=["EHLO", "HELO"])
+async def test_an_option_that_is_not_offered_is_an_error_before_mail(
+    extension: str, options: dict[str, Any], hello_only: bool
+) -> None:
+    without = [extension, *(["CHUNKING"] if extension == "BINARYMIME" else [])]
+    async with MailServer(without=without, hello_only=hello_only) as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            with pytest.raises(SMTPNotSupportedError, match=extension) as raised:
+                await smtp.sendmail(SENDER, TO, BODY, **options)
+            assert raised.value.delivery is Delivery.NOT_SENT
+            assert not any(line.startswith("MAIL") for line in server.commands)
+            assert (await smtp.sendmail(SENDER, TO, BODY)).accepted == (TO,)  # on the same connection
+
+
+@pytest.mark.parametrize(
+    ("extension", "recipient"),
+    [
+        ("DSN", Recipient(TOO, notify="never")),
+        ("DSN", Recipient(TOO, orcpt=TO)),
+        ("RRVS", Recipient(TOO, rrvs=SINCE)),
+    ],
+)
+async def test_what_a_recipient_asks_for_and_is_not_offered_is_an_error_before_mail(
+    extension: str, recipient: Recipient
+) -> None:
+    async with MailServer(without=["DSN"]) as server, AsyncSMTP(server.host, server.port) as smtp:
+        with pytest.raises(SMTPNotSupportedError, match=extension):
+            await smtp.sendmail(SENDER, [TO, recipient], BODY)
+        assert not any(line.startswith("MAIL") for line in server.commands)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"deliver_by": DeliverBy(59)},
+        {"hold_for": 86401},
+        {"hold_until": datetime(2030, 1, 1, 0, 0, 1, tzinfo=UTC)},
+    ],
+    ids=str,
+)
+async def test_more_than_the_server_offers_is_not_asked_for(options: dict[str, Any]) -> None:
+    with pytest.raises(SMTPNotSupportedError, match=r"seconds|until"):
+        await said(**options)
+
+
+async def test_the_least_time_counts_only_where_the_message_would_be_returned() -> None:
+    assert await parameters(deliver_by=DeliverBy(1, "notify")) == "BY=1;N"
+
+
+# Wrong input
+
+WRONG: list[dict[str, Any]] = [
+    {"ret": "none"},
+    {"envid": ""},
+    {"envid": "x" * 101},
+    {"envid": "grüße"},
+    {"envid": "a\r\nRSET"},
+    {"notify": "never,failure"},
+    {"notify": "failure,failure"},
+    {"notify": ""},
+    {"notify": []},
+    {"notify": "sometimes"},
+    {"notify": ["failure\r\n"]},
+    {"size": -1},
+    {"size": True},
+    {"body": "9bit"},
+    {"auth": "a\r\nRSET@b"},
+    {"auth": "jürgen@b"},
+    {"deliver_by": 60},
+    {"hold_for": 0},
+    {"hold_for": 10**9},
+    {"hold_for": 1, "hold_until": SINCE},
+    {"hold_until": datetime(2029, 1, 1)},
+    {"hold_until": "2029-01-01"},
+    {"priority": 10},
+    {"priority": "high"},
+]
+
+
+@pytest.mark.parametrize("options", WRONG, ids=str)
+def test_an_option_that_makes_no_sense_is_found_where_it_is_given(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        Envelope(SENDER, TO, BODY, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"notify": "often"},
+        {"orcpt": ""},
+        {"orcpt": "rfc822;"},
+        {"orcpt": "a\nb@c"},
+        {"orcpt": "rfc822;jürgen@x"},
+        {"orcpt": "x" * 501},
+        {"rrvs": datetime(2024, 1, 1)},
+        {"rrvs_else": "reject"},
+        {"rrvs": SINCE, "rrvs_else": "wait"},
+    ],
+    ids=str,
+)
+def test_a_recipient_that_makes_no_sense_is_found_where_it_is_made(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        Recipient(TO, **options)
+
+
+@pytest.mark.parametrize("arguments", [(0,), (-5, "return"), (10**9,), (60, "later"), (1.5,)], ids=str)
+def test_a_time_that_makes_no_sense_is_found_where_it_is_made(arguments: Any) -> None:
+    with pytest.raises(ValueError):
+        DeliverBy(*arguments)
+
+
+def test_an_option_that_nobody_knows_is_named() -> None:
+    options: Any = {"return_receipt": True}
+    with pytest.raises(TypeError, match="return_receipt"):
+        Envelope(SENDER, TO, BODY, **options)
+
+
+@pytest.mark.parametrize(
+    ("raw", "options"),
+    [
+        ({"mail_options": ["RET=FULL"]}, {"ret": "full"}),
+        ({"mail_options": ["envid=1"]}, {"envid": "2"}),
+        ({"mail_options": ["SIZE=1"]}, {"size": 2}),
+        ({"mail_options": ["body=7BIT"]}, {"body": "7bit"}),
+        ({"mail_options": ["SMTPUTF8"]}, {"smtputf8": True}),
+        ({"rcpt_options": ["NOTIFY=NEVER"]}, {"notify": "never"}),
+    ],
+    ids=str,
+)
+def test_the_same_by_a_typed_and_a_raw_option_is_an_error(raw: Any, options: Any) -> None:
+    with pytest.raises(ValueError, match="twice"):
+        Envelope(SENDER, TO, BODY, **raw, **options)
+
+
+async def test_the_same_by_a_recipient_and_a_raw_option_is_an_error_before_mail() -> None:
+    async with MailServer() as server, AsyncSMTP(server.host, server.port) as smtp:
+        with pytest.raises(ValueError, match="twice"):
+            await smtp.sendmail(SENDER, [TOO, Recipient(TO, notify="never")], BODY, (), ["NOTIFY=DELAY"])
+        assert not any(line.startswith("MAIL") for line in server.commands)
+
+
+# What a Recipient is
+
+
+def test_a_recipient_is_its_address() -> None:
+    recipient = Recipient(TO, notify=["delay", "failure"], orcpt=TOO, rrvs=SINCE)
+    assert recipient == TO
+    assert {recipient: 1}[TO] == 1
+    assert repr(Recipient(TO, notify="never")) == f"Recipient({TO!r}, notify='never')"
+    again = pickle.loads(pickle.dumps(recipient))
+    assert (again, repr(again)) == (recipient, repr(recipient))
+    with pytest.raises(AttributeError):
+        recipient.notify = None  # type: ignore[misc]
+
+
+async def test_accounts_are_keyed_by_the_address() -> None:
+    nobody = Recipient("nobody@to.test", notify="never")
+    async with MailServer(refuse={"nobody@to.test": "550 5.1.1 no"}) as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            result = await smtp.sendmail(SENDER, [TO, nobody], BODY)
+    assert result["nobody@to.test"].code == 550
+    assert result.accepted == (TO,)
+
+
+async def test_what_a_recipient_asks_for_is_said_by_hand_too() -> None:
+    async with MailServer() as server, AsyncSMTP(server.host, server.port) as smtp:
+        await smtp.mail(SENDER)
+        await smtp.rcpt(Recipient(TO, orcpt="jürgen@to.test"), ["NOTIFY=NEVER"])
+        assert server.commands[-1] == rf"RCPT TO:<{TO}> ORCPT=utf-8;j\x{{FC}}rgen@to.test NOTIFY=NEVER"
+        with pytest.raises(SMTPNotSupportedError, match="RRVS"):
+            await smtp.rcpt(Recipient(TO, rrvs=SINCE))
+
+
+def test_a_changed_envelope_is_checked_again() -> None:
+    envelope = Envelope(SENDER, TO, BODY, ret="full")
+    assert replace(envelope, sender="").parameters == envelope.parameters
+    with pytest.raises(ValueError, match="twice"):
+        replace(envelope, mail_options=["RET=HDRS"])
+
+
+# Every way in
+
+
+def message() -> EmailMessage:
+    made = EmailMessage()
+    made["From"], made["To"] = SENDER, TO
+    made.set_content("hello\n")
+    return made
+
+
+async def test_every_call_takes_the_same_options() -> None:
+    async with MailServer() as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            await smtp.send_message(message(), envid="1", notify="never")
+            await smtp.send_message(message(), None, Recipient(TO, notify="never"), envid="1")
+            async for outcome in smtp.send_messages([Envelope(SENDER, TO, BODY, envid="1", notify="never")]):
+                assert outcome.error is None
+        async with SMTPPool(server.host, server.port) as pool:
+            await pool.sendmail(SENDER, TO, BODY, envid="1", notify="never")
+        await send(message(), host=server.host, port=server.port, envid="1", notify="never")
+        await send(
+            BODY,
+            sender=SENDER,
+            recipients=[Recipient(TO, notify="never")],
+            host=server.host,
+            port=server.port,
+            envid="1",
+        )
+        await asyncio.to_thread(_blocking, server.host, server.port)
+    assert len(server.messages) == 8
+    for received in server.messages:
+        assert "ENVID=1" in received.mail_options
+        assert received.rcpt_options == (("NOTIFY=NEVER",),)
+
+
+def _blocking(host: str, port: int) -> None:
+    with SMTP(host, port) as smtp:
+        smtp.sendmail(SENDER, [Recipient(TO, notify="never")], BODY, envid="1")
+        smtp.send_message(message(), envid="1", notify="never")
+
+
+async def test_lmtp_takes_them_too() -> None:
+    async with MailServer(lmtp=True) as server:
+        async with AsyncLMTP(server.host, server.port) as lmtp:
+            await lmtp.sendmail(SENDER, [Recipient(TO, notify="never"), TOO], BODY, ret="hdrs")
+        await asyncio.to_thread(_blocking_lmtp, server.host, server.port)
+    assert [received.rcpt_options for received in server.messages] == [
+        (("NOTIFY=NEVER",), ()),
+        (("NOTIFY=DELAY",),),
+    ]
+
+
+def _blocking_lmtp(host: str, port: int) -> None:
+    with LMTP(host, port) as lmtp:
+        lmtp.sendmail(SENDER, TO, BODY, notify="delay")
+
+
+async def test_send_finds_wrong_options_before_it_connects() -> None:
+    with pytest.raises(ValueError, match="priority"):
+        await send(BODY, sender=SENDER, recipients=TO, host="127.0.0.1", port=1, priority=99)
+
+
+@pytest.mark.parametrize("pipelining", ["off", "message", "stream"])
+async def test_many_recipients_with_options_leave_in_groups(pipelining: Any) -> None:
+    recipients = [Recipient(f"{n}@to.test", notify="never") for n in range(1500)]
+    async with MailServer() as server:
+        async with AsyncSMTP(server.host, server.port, pipelining=pipelining) as smtp:
+            result = await smtp.sendmail(SENDER, recipients, BODY)
+            assert len(result.accepted) == 1500
+    assert set(server.messages[0].rcpt_options) == {("NOTIFY=NEVER",)}
+
+
+async def test_a_header_with_the_whole_grammar_reaches_the_server_as_one_word() -> None:
+    odd = "".join(map(chr, range(0x20, 0x7F)))[:60]
+    line = (await said(envid=odd[:30]))[0]
+    [word] = re.findall(r"ENVID=(\S+)", line)
+    assert re.sub(r"\+([0-9A-F]{2})", lambda found: chr(int(found[1], 16)), word) == odd[:30]
