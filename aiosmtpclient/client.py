@@ -25,17 +25,20 @@ from typing import Any, ClassVar, Self, TypedDict, TypeVar, Unpack, cast
 
 from . import commands, dialogues, environment, opening, sasl, urls
 from .connection import Connection
+from .dialling import Dialer
 from .errors import SMTPAuthenticationError, SMTPServerDisconnected
 from .origin import ProxyHeader
 from .plans import Plan
+from .proxies import Proxy
 from .replies import Reply
 from .sasl import Credentials
 from .secret import Secret
 from .sending import Chunking, Pipelining, Sending
 from .session import Trace
 from .timeouts import Timeouts
-from .tls import TLSPolicy
+from .tls import StrPath, TLSPolicy
 from .tokens import Token, sealed_token
+from .trust import CertificateFiles, Fingerprints, Trust
 
 DEFAULT_TIMEOUTS = Timeouts()
 
@@ -58,11 +61,35 @@ def _credentials(
     return credentials
 
 
+def _dialer(proxy: Secret | None, dialer: Dialer | None) -> Dialer | None:
+    if proxy is None:
+        return dialer
+    if dialer is not None:
+        raise ValueError("proxy= or dialer=, not both: a dialer goes its own way")
+    return Proxy(proxy)
+
+
+def _trust(
+    context: ssl.SSLContext | None,
+    ca: StrPath | bytes | None,
+    certificate: CertificateFiles | None,
+    fingerprint: Fingerprints | None,
+) -> Trust | None:
+    if context is not None and not (ca is None and certificate is None):
+        raise ValueError("tls_ca= and tls_certificate= go into the tls_context= that is given")
+    if ca is None and certificate is None and fingerprint is None:
+        return None
+    return Trust(ca, certificate, fingerprint)
+
+
 class Options(TypedDict, total=False):
     """The keyword-only options of `AsyncSMTP`, for whoever passes them on."""
 
     tls: TLSPolicy | str | None
     tls_context: ssl.SSLContext | None
+    tls_ca: StrPath | bytes | None
+    tls_certificate: CertificateFiles | None
+    tls_fingerprint: Fingerprints | None
     server_hostname: str | None
     username: str | None
     password: str | Secret | None
@@ -74,6 +101,8 @@ class Options(TypedDict, total=False):
     allow_cleartext_auth: bool
     trace: Trace | None
     proxy_header: ProxyHeader | None
+    proxy: str | Secret | None
+    dialer: Dialer | None
 
 
 class Besides(Options, total=False):
@@ -93,6 +122,8 @@ def sealed(options: AnyOptions) -> AnyOptions:
         options["password"] = seal(options["password"])
     if "token" in options:
         options["token"] = sealed_token(options["token"])
+    if "proxy" in options:
+        options["proxy"] = seal(options["proxy"])
     return options
 
 
@@ -114,6 +145,14 @@ class AsyncSMTP(Sending):
         tls: a `TLSPolicy` or its name in lower case. Left out: port 465 "implicit", port 587
             "starttls", a local server "none", anything else "opportunistic".
         tls_context: instead of one that verifies against the system's authorities.
+        tls_ca: trust these authorities in place of the system's: the path of a file or a directory
+            (PEM), or the octets of such a file.
+        tls_certificate: our own certificate, for servers that ask for one: the path of a file
+            (PEM) with the key in it, or a pair of paths, certificate and key.
+        tls_fingerprint: the SHA-256 of the only certificate that the server may have, in
+            hexadecimal digits with or without colons, or several. Without `tls_ca` or
+            `tls_context` nothing else is asked of it, neither issuer nor name nor dates. `tls`
+            left out is then "starttls" where it would be less.
         server_hostname: the name the certificate must have, if it is not `host`.
         username: log in as this user; empty or None for no login.
         password: the password that goes with it.
@@ -136,6 +175,10 @@ class AsyncSMTP(Sending):
             secrets masked.
         proxy_header: a `ProxyHeader`, written before everything else, TLS included, for a server
             that stands behind a proxy.
+        proxy: the URL of a proxy, `socks5://user:password@host:port`, `socks4://` or `http://`
+            (CONNECT). Whether a server counts as local, and its certificate, never go by the proxy.
+        dialer: makes each connection, those made anew included: a coroutine function that is
+            called with host, port and seconds, and returns a connected `socket.socket`.
 
     Raises:
         ValueError: an argument makes no sense.
@@ -153,6 +196,9 @@ class AsyncSMTP(Sending):
         *,
         tls: TLSPolicy | str | None = None,
         tls_context: ssl.SSLContext | None = None,
+        tls_ca: StrPath | bytes | None = None,
+        tls_certificate: CertificateFiles | None = None,
+        tls_fingerprint: Fingerprints | None = None,
         server_hostname: str | None = None,
         username: str | None = None,
         password: str | Secret | None = None,
@@ -164,8 +210,14 @@ class AsyncSMTP(Sending):
         allow_cleartext_auth: bool = False,
         trace: Trace | None = None,
         proxy_header: ProxyHeader | None = None,
+        proxy: str | Secret | None = None,
+        dialer: Dialer | None = None,
     ) -> None:
-        password, token = seal(password), sealed_token(token)  # first: what fails below must not show them
+        password, token, proxy = (
+            seal(password),
+            sealed_token(token),
+            seal(proxy),
+        )  # first: what fails below must not show them
         if pipelining not in ("off", "message", "stream"):
             raise ValueError(f'pipelining must be "off", "message" or "stream", not {pipelining!r}')
         if chunking not in ("off", "auto", "eager"):
@@ -190,6 +242,8 @@ class AsyncSMTP(Sending):
             token=token,
             mechanisms=tuple(sasl.spoken(mechanisms)) if mechanisms is not None else None,
             proxy_header=proxy_header,
+            trust=_trust(tls_context, tls_ca, tls_certificate, tls_fingerprint),
+            dialer=_dialer(proxy, dialer),
         )
         self._entered = 0
         self._closings = 0

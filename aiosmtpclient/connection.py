@@ -29,6 +29,7 @@ from .driver import Drive
 from .errors import SMTPException
 from .protocol import SMTPProtocol
 from .replies import Reply
+from .resumption import Resuming
 from .session import Session, Trace
 from .steps import Dialogue, Phase, Step
 from .timeouts import Timeouts
@@ -97,13 +98,15 @@ class Connection:
         at_once = security if implicit and not header else None
         protocol = await dialling.dial(factory, endpoint, at_once, timeouts.connect)
         connection = cls(protocol, security)
+        if at_once is not None and protocol.transport is not None:
+            connection._check_certificate(protocol.transport)
         if header and protocol.transport is not None:
             session.sent_line(header)
             protocol.transport.write(header)
             if implicit:
                 await connection._secure()
         session.encrypted = implicit
-        connection.destination = "" if endpoint.sock is not None else endpoint.name
+        connection.destination = endpoint.known_as
         return connection
 
     @property
@@ -185,6 +188,21 @@ class Connection:
             protocol.check()
             raise AssertionError("no transport after the handshake")
         protocol.upgrade(transport)
+        self._check_certificate(transport)
+
+    def _check_certificate(self, transport: asyncio.Transport) -> None:
+        """Raise, and drop the connection, if its certificate is none of those pinned."""
+        failure = self.security.mismatch(transport) if self.security is not None else None
+        if failure is not None:
+            self.protocol.abort(failure)
+            raise failure
+
+    def keep_session(self) -> None:
+        """Let the next connection to this server resume this one's TLS; the server has spoken since."""
+        transport = self.protocol.transport
+        layer = transport.get_extra_info("ssl_object") if transport is not None else None
+        if isinstance(layer, Resuming):
+            layer.keep()
 
     # -- raw access, for the blocking classes --------------------------------------------
 

@@ -1,6 +1,7 @@
 """Dialling: from where a server is said to be to a transport, in clear or inside TLS.
 
-TCP, a Unix socket or a socket that somebody made. What a greeting is, is not known here.
+TCP, a Unix socket, a socket that somebody made, or one that a dialer makes each time. What a
+greeting is, is not known here.
 
 Rules of this room:
 
@@ -15,15 +16,27 @@ import asyncio
 import contextlib
 import errno
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from socket import socket
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from . import tls
 from .domains import a_labels
-from .errors import SMTPConnectError, SMTPConnectionRefusedError, SMTPException, SMTPTimeoutError
+from .errors import (
+    SMTPConnectError,
+    SMTPConnectionRefusedError,
+    SMTPException,
+    SMTPTimeoutError,
+    SMTPTLSError,
+)
+from .resumption import resuming
+from .trust import Trust
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+
+Dialer: TypeAlias = Callable[[str, int, float | None], Awaitable[socket]]
+"""Makes each connection: host, port and seconds (or None for any time) → a connected socket."""
 
 
 class Endpoint(NamedTuple):
@@ -34,12 +47,21 @@ class Endpoint(NamedTuple):
         port: TCP port.
         source_address: local host and port to bind, or None.
         sock: a connected socket to use in place of all that.
+        dialer: who makes the socket, if somebody else does.
     """
 
     host: str
     port: int
     source_address: tuple[str, int] | None = None
     sock: socket | None = None
+    dialer: Dialer | None = None
+
+    @property
+    def known_as(self) -> str:
+        """What the server is remembered by; empty if that cannot be told. The way to it counts."""
+        if self.sock is not None:
+            return ""
+        return self.name if self.dialer is None else f"{self.name} by {id(self.dialer):x}"
 
     @property
     def name(self) -> str:
@@ -56,6 +78,8 @@ class Endpoint(NamedTuple):
     @property
     def local(self) -> bool:
         """On this machine, as far as can be told without asking anybody (for TLS and credentials)."""
+        if self.dialer is not None:
+            return False  # "localhost" is then whatever that means at the other end
         if self.sock is None or (self.host and not tls.is_local(self.host)):
             return tls.is_local(self.host)  # a socket to a proxy here does not make its target local
         with contextlib.suppress(OSError):
@@ -71,14 +95,28 @@ class TLSSettings(NamedTuple):
     Attributes:
         context: None for one that verifies; it is made when it is needed, for that takes a while.
         server_hostname: the name that the certificate must have.
+        trust: which certificates fit, and which one is ours, if that was said without a context.
     """
 
     context: ssl.SSLContext | None
     server_hostname: str
+    trust: Trust | None = None
 
     async def made(self) -> tuple[ssl.SSLContext, str]:
         """Context and name as `ssl` wants them."""
-        return self.context or await _shared_context(), tls.server_name(self.server_hostname)
+        context = self.context
+        if context is None and self.trust is not None:
+            context = await asyncio.to_thread(self.trust.context)
+        return context or await _shared_context(), tls.server_name(self.server_hostname)
+
+    def mismatch(self, transport: asyncio.BaseTransport) -> SMTPTLSError | None:
+        """The error to raise if the handshake was made with another certificate than a pinned one."""
+        if self.trust is None:
+            return None
+        layer = transport.get_extra_info("ssl_object")
+        return self.trust.mismatch(
+            layer.getpeercert(True) if layer is not None else None, self.server_hostname
+        )
 
 
 _default_context: ssl.SSLContext | None = None
@@ -91,7 +129,7 @@ async def _shared_context() -> ssl.SSLContext:
     """
     global _default_context
     if _default_context is None:
-        _default_context = await asyncio.to_thread(tls.default_context)
+        _default_context = resuming(await asyncio.to_thread(tls.default_context))
     return _default_context
 
 
@@ -115,6 +153,8 @@ async def dial(
     try:
         async with asyncio.timeout(seconds):
             return await _dial(loop, factory, endpoint, security, seconds)
+    except SMTPException:
+        raise
     except (OSError, ssl.CertificateError, UnicodeError) as error:
         raise _connect_error(error, endpoint, security) from error
 
@@ -135,6 +175,15 @@ async def _dial(
         _, protocol = await loop.create_connection(
             factory, sock=endpoint.sock, ssl=context, server_hostname=name, ssl_handshake_timeout=patience
         )
+    elif endpoint.dialer is not None:
+        sock = await _dialled(endpoint.dialer, endpoint, seconds)
+        try:
+            _, protocol = await loop.create_connection(
+                factory, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=patience
+            )
+        except BaseException:
+            sock.close()
+            raise
     elif endpoint.unix:
         _, protocol = await loop.create_unix_connection(
             factory, endpoint.host, ssl=context, server_hostname=name, ssl_handshake_timeout=patience
@@ -150,6 +199,20 @@ async def _dial(
             local_addr=_local_address(endpoint.source_address),
         )
     return protocol
+
+
+async def _dialled(dialer: Dialer, endpoint: Endpoint, seconds: float | None) -> socket:
+    host = endpoint.host if endpoint.host.isascii() else a_labels(endpoint.host)
+    try:
+        sock = await dialer(host, endpoint.port, seconds)
+    except SMTPException:
+        raise
+    except OSError as error:
+        raise _connect_error(error, endpoint, None) from error  # no fault of TLS, whatever it is
+    if not isinstance(sock, socket):
+        raise TypeError(f"a dialer returns a connected socket.socket, not {type(sock).__name__}")
+    sock.setblocking(False)
+    return sock
 
 
 def _local_address(source: tuple[str, int] | None) -> tuple[str, int] | None:

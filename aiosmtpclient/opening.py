@@ -124,6 +124,7 @@ async def make_ready(connection: Connection, settings: Settings, asking: Asking 
             if asking is None and settings.token is not None:
                 asking = Asking(settings.token)
             await login(connection, settings, settings.credentials, settings.mechanisms, asking=asking)
+        connection.keep_session()
     except Exception:
         await farewell(connection)
         raise

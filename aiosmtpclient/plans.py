@@ -18,7 +18,7 @@ from smtplib import SMTP_SSL_PORT
 from typing import NamedTuple
 
 from . import sasl
-from .dialling import Endpoint, TLSSettings
+from .dialling import Dialer, Endpoint, TLSSettings
 from .errors import SMTPConnectError
 from .origin import ProxyHeader
 from .secret import Secret
@@ -26,6 +26,7 @@ from .session import Trace
 from .timeouts import Timeouts
 from .tls import TLSPolicy
 from .tokens import TokenProvider
+from .trust import Trust
 
 
 class Settings(NamedTuple):
@@ -91,6 +92,8 @@ class Plan(NamedTuple):
     token: Secret | TokenProvider | None = None
     mechanisms: Sequence[str] | None = None
     proxy_header: ProxyHeader | None = None
+    trust: Trust | None = None
+    dialer: Dialer | None = None
 
     def settings(
         self, host: str = "", port: int = 0, source_address: tuple[str, int] | None = None
@@ -110,12 +113,16 @@ class Plan(NamedTuple):
         sock = self.sock
         host = host or ("" if sock is not None else "localhost")
         port = port or self._default_port()
-        endpoint = Endpoint(host, port, source_address, sock)
+        endpoint = Endpoint(host, port, source_address, sock, self.dialer)
+        if self.dialer is not None:
+            _check_dialled(endpoint)
         named = bool(host) and not endpoint.unix
         return Settings(
             endpoint=endpoint,
-            policy=TLSPolicy.of(self.tls, port=0 if endpoint.unix else port, local=endpoint.local),
-            security=TLSSettings(self.tls_context, self.server_hostname or (host if named else "localhost")),
+            policy=self._policy(endpoint),
+            security=TLSSettings(
+                self.tls_context, self.server_hostname or (host if named else "localhost"), self.trust
+            ),
             timeouts=self.timeouts,
             local_hostname=self.local_hostname,
             lmtp=self.lmtp,
@@ -127,9 +134,30 @@ class Plan(NamedTuple):
             proxy_header=self.proxy_header,
         )
 
+    def _policy(self, endpoint: Endpoint) -> TLSPolicy:
+        """By port and place, if nothing is said; but a pin means TLS, wherever the server is."""
+        policy = TLSPolicy.of(self.tls, port=0 if endpoint.unix else endpoint.port, local=endpoint.local)
+        if self.trust is None or not self.trust.pins:
+            return policy
+        if self.tls is None and policy in (TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC):
+            return TLSPolicy.STARTTLS
+        if policy is TLSPolicy.NONE:
+            raise ValueError("with tls='none' there is no certificate that tls_fingerprint= could mean")
+        return policy
+
     def _default_port(self) -> int:
         implicit = self.tls in (TLSPolicy.IMPLICIT, TLSPolicy.IMPLICIT.value)
         return SMTP_SSL_PORT if implicit and not self.lmtp else self.default_port
+
+
+def _check_dialled(endpoint: Endpoint) -> None:
+    """Raise for what only a connection of our own making can have."""
+    if endpoint.sock is not None:
+        raise ValueError("sock= is connected already: neither proxy= nor dialer= can do that")
+    if endpoint.unix:
+        raise ValueError("a Unix socket is on this machine: neither proxy= nor dialer= leads to it")
+    if endpoint.source_address not in (None, ("", 0)):
+        raise ValueError("source_address= is for connections without proxy= or dialer=")
 
 
 def port_number(port: int | str) -> int:

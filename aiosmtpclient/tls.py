@@ -13,8 +13,8 @@ anything else                         `OPPORTUNISTIC`
 
 Rules of this room:
 
-* A certificate is verified, and against the configured name, whenever TLS is used. The only way
-  around it is a context of the caller's own.
+* A certificate is verified, and against the configured name, whenever TLS is used. The only ways
+  around it are a context of the caller's own, or a fingerprint (`trust`) that says it all.
 * Local is what needs no network and no DNS to be known as local: a Unix socket, `localhost` and
   the names below it (RFC 6761 section 6.3), a literal in 127/8 or ::1. Whatever else a name may
   resolve to, it is not local.
@@ -158,7 +158,11 @@ def default_context() -> ssl.SSLContext:
     A new one a call, so that nobody's changes reach somebody else's connections. Reading the
     system's CAs takes tens of milliseconds: make one a client or a pool, and not on an event loop.
     """
-    context = ssl.create_default_context()
+    return at_least_1_2(ssl.create_default_context())
+
+
+def at_least_1_2(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Raise a context's lowest version to TLS 1.2; returns it."""
     # Never lowered: the system's own configuration may ask for more.
     if context.minimum_version < ssl.TLSVersion.TLSv1_2:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -191,8 +195,17 @@ def legacy_context(certfile: StrPath | None, keyfile: StrPath | None) -> ssl.SSL
     if certfile is None and keyfile is not None:
         raise ValueError("keyfile needs a certfile")
     context = default_context()
-    if certfile is None:
-        return context
+    if certfile is not None:
+        load_certificate(context, certfile, keyfile)
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, certfile: StrPath, keyfile: StrPath | None) -> None:
+    """Load our certificate and its key into a context.
+
+    Raises:
+        SMTPTLSError: they cannot be loaded.
+    """
     try:
         # Without a passphrase OpenSSL would ask for one on the terminal, and block there.
         context.load_cert_chain(certfile, keyfile, password="")
@@ -201,7 +214,6 @@ def legacy_context(certfile: StrPath | None, keyfile: StrPath | None) -> ssl.SSL
         if isinstance(error, ssl.SSLError):
             why = "no PEM, no key to it, or a key with a passphrase (which needs a tls_context=)"
         raise SMTPTLSError(f"cannot load the client certificate {os.fspath(certfile)!r}: {why}") from error
-    return context
 
 
 def may_send_credentials(policy: TLSPolicy, *, encrypted: bool, local: bool, allow_cleartext: bool) -> bool:
@@ -221,7 +233,7 @@ def may_try_another(policy: TLSPolicy, *, encrypted: bool, local: bool) -> bool:
 
 
 # X509_V_ERR_* of OpenSSL → what is wrong, and what to do about it.
-_TRUST = "to trust it, pass a tls_context= (context= in the blocking classes) that has loaded it or its CA"
+_TRUST = "to trust it, pass tls_ca= or a tls_context= (context= in the blocking classes) with it or its CA"
 _NAME = "if that name is right, pass it as server_hostname="
 _CLOCK = "check this machine's clock; only a tls_context= of your own can accept it"
 _VERIFY_ERRORS = {
@@ -243,7 +255,7 @@ _IN_CLEAR = "on a port that starts in clear, pass tls='starttls' instead of 'imp
 _NOT_TLS = ("what it sent is not TLS", _IN_CLEAR)
 _OUR_CERTIFICATE = (
     "it did not accept our certificate, or wants one",
-    "pass a tls_context= that has loaded a client certificate",
+    "pass tls_certificate=, or a tls_context= that has loaded a client certificate",
 )
 _SSL_ERRORS = (
     ("WRONG_VERSION_NUMBER", _NOT_TLS),
@@ -256,7 +268,7 @@ _SSL_ERRORS = (
         "HANDSHAKE_FAILURE",
         (
             "it found nothing in common with us, or wants a client certificate",
-            "pass a tls_context= with other ciphers or with a client certificate",
+            "pass tls_certificate=, or a tls_context= with other ciphers",
         ),
     ),
 )

@@ -227,6 +227,45 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
+# -- a proxy -----------------------------------------------------------------------------------
+
+PROXIES = ("socks5", "socks5h", "socks4", "http")
+
+
+class ProxyTarget(NamedTuple):
+    """What the URL of a proxy says."""
+
+    scheme: str
+    host: str
+    port: int
+    user: Secret | None
+    password: Secret | None
+
+
+def read_proxy(url: Secret) -> ProxyTarget:
+    """Understand the URL of a proxy; `socks5h` is another word for `socks5`.
+
+    Raises:
+        ValueError: it is none of ours. Nothing of the URL is in the text.
+    """
+    parts = _parts(url)
+    if parts is None or parts.scheme not in PROXIES or parts.path.reveal() not in ("", "/") or parts.query:
+        schemes = ", ".join(f"{scheme}://" for scheme in PROXIES)
+        raise ValueError(
+            f"the URL of a proxy looks like socks5://user:password@host:port; known are {schemes}"
+        )
+    host, port = _place(parts.place)
+    if host is None or not port:
+        raise ValueError("the URL of a proxy needs a host and a port, as socks5://user:password@host:port")
+    return ProxyTarget(
+        parts.scheme.removesuffix("h"),
+        host,
+        port,
+        _text(parts.user, "the user of the proxy") if parts.user is not None else None,
+        _text(parts.password, "the password of the proxy") if parts.password is not None else None,
+    )
+
+
 # -- the options -------------------------------------------------------------------------------
 
 
@@ -274,6 +313,15 @@ def _anything(text: str) -> str | _Unfit:
     return text or UNFIT
 
 
+def _one_or_two(text: str) -> str | tuple[str, ...] | _Unfit:
+    words = text.split(",")
+    return UNFIT if not all(words) or len(words) > 2 else (text if len(words) == 1 else tuple(words))
+
+
+def _sealed(text: str) -> Secret | _Unfit:
+    return Secret(text) if text else UNFIT
+
+
 _TEXT = (_anything, "some text")
 _SECONDS = (_number_or_none, "a number of seconds, or none for any time")
 _COUNT_OR_NONE = (_whole_or_none, "a whole number, or none for any")
@@ -286,6 +334,10 @@ OPTIONS: Mapping[str, tuple[Reader, str]] = {
     "local_hostname": _TEXT,
     "source_address": (_local_address, "an address, or address:port"),
     "server_hostname": _TEXT,
+    "tls_ca": (_anything, "the path of a file or a directory"),
+    "tls_certificate": (_one_or_two, "the path of a file, or two with a comma between them"),
+    "tls_fingerprint": (_words, "fingerprints with commas between them"),
+    "proxy": (_sealed, "the URL of a proxy, percent-encoded once more"),
     "mechanisms": (_words, "names with commas between them"),
 }
 """Each option that may stand in any URL: what reads it, and what it takes."""

@@ -238,7 +238,7 @@ class Verbs:
             self._connected_by_settings = False
             known = self._settings.security
             name = server_hostname or known.server_hostname
-            connection.security = TLSSettings(context or known.context, name)
+            connection.security = TLSSettings(context or known.context, name, known.trust)
             reply = await self._converse(dialogues.starttls())
             if reply.code != 220:
                 refusal = SMTPResponseException(reply.code, reply.message, reply=reply, command="STARTTLS")

@@ -369,8 +369,8 @@ def test_a_port_behind_brackets_must_be_one() -> None:
         ("use tls='starttls' or 'implicit', or", "use --tls starttls or implicit, or"),
         ("requires; pass tls='implicit', then", "requires; pass --tls implicit, then"),
         (
-            "pass a tls_context= (context= in the blocking classes) that has loaded it or its CA (x)",
-            "pass a --ca-file with it or its CA in it (x)",
+            "pass tls_ca= or a tls_context= (context= in the blocking classes) with it or its CA (x)",
+            "pass --ca-file with it or its CA in it (x)",
         ),
         ("pass it as server_hostname= (x)", "pass it as --server-hostname (x)"),
         ("or pass allow_cleartext_auth=True if", "or pass --allow-cleartext-auth if"),

@@ -1,7 +1,7 @@
 """Every example in the README and the docs runs, against a real server on loopback.
 
 A block is run as a script of its own. Host names and ports of the examples are put in place of
-the servers that run here, and a function that the block defines but does not call is called. A web
+the servers that run here, and a function that the block defines but does not use is called. A web
 application is served instead: its lifespan runs, and each of its routes is asked, as ASGI says.
 """
 
@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 from token_endpoint import TokenEndpoint
+from way_through import ProxyServer, in_a_thread
 
 from aiosmtpclient.testing import CertificateAuthority, MailServer
-from aiosmtpclient.testing.certificates import _authority
+from aiosmtpclient.testing.certificates import _authority, certificate_of
 
 ME = "me@example.org"
 MECHANISMS = ["CRAM-MD5", "PLAIN", "LOGIN", "XOAUTH2", "EXTERNAL"]
@@ -41,6 +42,8 @@ _ARGUMENTS = {
     "authority": "_authority",
     "certificate": "_certificate",
     "key": "_certificate",
+    "server_certificate": "_server_certificate",
+    "proxy_url": "_proxy_url",
 }
 _PRELUDE = """
 import email.message as _m
@@ -96,7 +99,9 @@ class Servers:
     lmtp: MailServer
     authority: Path
     certificate: Path
+    server_certificate: Path
     endpoint: TokenEndpoint
+    proxy: ProxyServer
 
     @property
     def messages(self) -> int:
@@ -114,6 +119,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         _authority("trusted").issue_cert("me.test", common_name=ME).private_key_and_cert_chain_pem.bytes()
     )
     tls = authority.server_context(client_certificates=True)
+    (folder / "server.pem").write_text(certificate_of(tls) or "")
     tokens = {"fresh": ME, "ya29.a0Af-an-access-token": ME}
     users = {"me@example.org": "s3cret", "hello@example.org": "s3cret"}
     refuse = {"refuses@example.org": "550 5.1.1 no such user"}
@@ -130,8 +136,11 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         MailServer(refuse=refuse, implicit_tls=tls, users=users) as implicit,
         MailServer(lmtp=True, unix_path=str(folder / "lmtp")) as lmtp,
         TokenEndpoint(authority.server_context()) as endpoint,
+        in_a_thread(ProxyServer("http")) as proxy,
     ):
-        yield Servers(plain, submission, implicit, lmtp, pem, certificate, endpoint)
+        yield Servers(
+            plain, submission, implicit, lmtp, pem, certificate, folder / "server.pem", endpoint, proxy
+        )
 
 
 def _in_place(code: str, servers: Servers, path: Path) -> str:
@@ -157,6 +166,8 @@ def _in_place(code: str, servers: Servers, path: Path) -> str:
     code = re.sub(r'\bSMTP\("localhost", (\d+), tls=[^)]*\)', r'SMTP("localhost", \1)', code)
     names = f"_path = {str(path)!r}\n_authority = {str(servers.authority)!r}\n"
     names += f"_certificate = {str(servers.certificate)!r}\n"
+    names += f"_proxy_url = {servers.proxy.url()!r}\n"
+    names += f"_server_certificate = {str(servers.server_certificate)!r}\n"
     if "FastAPI(" in code:
         routes = re.findall(r'^@app\.post\("(.*)"\)$', code, re.MULTILINE)
         return f"{names}_routes = {routes!r}\n{code}{_SERVE}"
@@ -169,10 +180,10 @@ def _policy(port: int) -> str:
 
 def _calls(code: str) -> str:
     tree = ast.parse(code)
-    called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     lines = ["\nimport asyncio as _a\n"]
     for node in tree.body:
-        if isinstance(node, ast.AsyncFunctionDef) and node.name not in called:
+        if isinstance(node, ast.AsyncFunctionDef) and node.name not in used:
             arguments = ", ".join(_ARGUMENTS[argument.arg] for argument in node.args.args)
             lines.append(f"print(_a.run({node.name}({arguments})))\n")
     return "".join(lines)

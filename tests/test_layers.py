@@ -22,16 +22,16 @@ HOUSE = Path(aiosmtpclient.__file__).parent
 # A package counts as one room, named by its first part. A room that does not exist yet is fine.
 FLOORS = {
     **dict.fromkeys(("domains", "errors", "exchange", "replies", "secret", "timeouts", "rates", "slots"), 0),
-    "xtext": 0,
+    **dict.fromkeys(("resumption", "xtext"), 0),
     **dict.fromkeys(("addresses", "commands", "content", "extensions", "serialiser", "tls"), 1),
     **dict.fromkeys(("bearer", "negotiation", "scram", "urls"), 1),
     **dict.fromkeys(("origin", "recipients"), 1),
-    **dict.fromkeys(("message_objects", "parameters", "sasl", "steps"), 2),
+    **dict.fromkeys(("message_objects", "parameters", "sasl", "steps", "trust"), 2),
     **dict.fromkeys(("message", "delivery", "session", "dialogues", "chunking", "retrying"), 3),
     "envelopes": 4,
     **dict.fromkeys(("transactions", "parts"), 5),
     **dict.fromkeys(
-        ("protocol", "bodies", "preparing", "dialling", "turn", "bulk", "tokens", "environment"), 6
+        ("protocol", "bodies", "preparing", "dialling", "turn", "bulk", "tokens", "environment", "proxies"), 6
     ),
     **dict.fromkeys(("driver", "parcels", "plans"), 7),
     **dict.fromkeys(("connection", "mailing"), 8),

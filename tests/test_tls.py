@@ -350,7 +350,7 @@ def test_an_unknown_ca_is_named_with_the_knob_to_turn(ca: trustme.CA) -> None:
 
     assert str(error).startswith(f"TLS with {HOST} failed: its certificate was issued by a")
     assert "not trusted here" in str(error)
-    assert "pass a tls_context=" in str(error)
+    assert "pass tls_ca= or a tls_context=" in str(error)
     assert isinstance(error, ssl.SSLError)
     assert error.delivery is Delivery.NOT_SENT
 
@@ -365,7 +365,7 @@ def test_a_self_signed_certificate_is_named(tmp_path: Path) -> None:
 
     error = failed(tls.default_context(), server)
 
-    assert "its certificate is self-signed; to trust it, pass a tls_context=" in str(error)
+    assert "its certificate is self-signed; to trust it, pass tls_ca= or a tls_context=" in str(error)
 
 
 def test_a_wrong_name_is_named_with_the_name_that_was_asked_for(ca: trustme.CA) -> None:
@@ -410,7 +410,9 @@ def test_a_server_that_wants_a_client_certificate_is_named(ca: trustme.CA) -> No
     server.maximum_version = ssl.TLSVersion.TLSv1_2
     server.verify_mode = ssl.CERT_REQUIRED
 
-    assert "wants a client certificate; pass a tls_context=" in str(failed(client_context(ca), server))
+    assert "wants a client certificate; pass tls_certificate=, or a tls_context=" in str(
+        failed(client_context(ca), server)
+    )
 
 
 def test_a_server_that_greets_in_clear_on_an_implicit_port_is_named() -> None:
@@ -450,7 +452,7 @@ def test_a_connection_lost_in_the_handshake_is_named(make: Callable[[], Exceptio
 def test_a_certificate_refused_for_another_reason_still_names_the_knob() -> None:
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
 
-    assert "its certificate was not accepted; to trust it, pass a tls_context=" in str(
+    assert "its certificate was not accepted; to trust it, pass tls_ca= or a tls_context=" in str(
         tls.failure(error, HOST)
     )
 
@@ -458,7 +460,7 @@ def test_a_certificate_refused_for_another_reason_still_names_the_knob() -> None
 @pytest.mark.parametrize(
     ("reason", "said"),
     [
-        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "wants one; pass a tls_context="),
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "wants one; pass tls_certificate=, or a tls_context="),
         ("TLSV1_ALERT_UNKNOWN_CA", "did not accept our certificate"),
         ("PACKET_LENGTH_TOO_LONG", "not TLS"),
         ("DH_KEY_TOO_SMALL", "the handshake failed; pass a tls_context="),

@@ -83,7 +83,10 @@ port_number.__name__ = "port"
 _ADVICE = (
     (re.compile(r"(?<!\w)tls='(\w+)'( or )'(\w+)'"), r"--tls \1\2\3"),
     (re.compile(r"(?<!\w)tls='(\w+)'"), r"--tls \1"),
-    (re.compile(r"\btls_context= \(.*?\) that has loaded it or its CA"), "--ca-file with it or its CA in it"),
+    (
+        re.compile(r"\btls_ca= or a tls_context= \(.*?\) with it or its CA"),
+        "--ca-file with it or its CA in it",
+    ),
     (re.compile(r"\bserver_hostname="), "--server-hostname"),
     (re.compile(r"\ballow_cleartext_auth=True"), "--allow-cleartext-auth"),
     (re.compile(r"\bin mechanisms="), "by --mechanism"),
