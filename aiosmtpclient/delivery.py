@@ -276,4 +276,4 @@ class Journal(Protocol):
         """The next octet of this message is its first. Called again for another attempt."""
 
     def end(self, outcome: Outcome) -> None:
-        """What became of it. Nothing else was begun on its connection since."""
+        """What became of it. Nothing else was begun on its connection since, unless that is a stream."""

@@ -39,7 +39,7 @@ from typing import cast
 
 from .errors import SMTPException, SMTPProtocolError, SMTPServerDisconnected, SMTPTimeoutError
 from .replies import Reply
-from .session import OVER, Session
+from .session import GREETED, OVER, Session
 from .steps import Phase, Step
 from .timeouts import Timeouts
 
@@ -92,8 +92,9 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self.gathering = False
         self._loop = loop
         self._buffer = _buffer_of(loop)
-        self._greeting: Replies = loop.create_future()
-        self._waiters: list[Replies] = [self._greeting]
+        greeting: Replies = loop.create_future()
+        self._greeting: Replies | None = greeting
+        self._waiters: list[Replies] = [greeting]
         self._gathered: list[bytes | memoryview] = []
         self._ending: list[Step] = []
         self._unsent: Step | None = None
@@ -211,9 +212,11 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             SMTPException: the connection is of no further use. Nothing was written.
         """
         session = self.session
-        if step is session.greeting:
+        if step is session.greeting and self._greeting is not None:
             self._restart()
-            return self._greeting
+            # There is one, and a connection that lies idle need not keep what became of it.
+            greeting, self._greeting, session.greeting = self._greeting, None, GREETED
+            return greeting
         if self.transport is None or self.transport.is_closing() or session.failure is not None:
             self.check()
         data = session.send(step)

@@ -46,6 +46,8 @@ OVER = (Phase.CLOSING, Phase.CLOSED)
 _ODD = frozenset({334, 421})
 """Codes that mean more than an answer: a challenge, which may echo a secret, and the end of the session."""
 MASK = b"***"
+GREETED = Step(b"", "greeting", during=Phase.GREETING)
+"""What stands in for the greeting's step once somebody waits for that."""
 MAX_UNCLAIMED = 1000
 """Replies kept for a caller who writes raw octets before he reads; beyond it the server babbles."""
 

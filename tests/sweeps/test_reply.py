@@ -25,7 +25,7 @@ EVERY = SCENARIOS + refusing(SCENARIOS)
 def test_one_wrong_reply_makes_no_false_account(scenario: Scenario, record_property) -> None:
     figures = Figures("reply")
     replies = figures.run(Trial(scenario)).marks[2]
-    for behaviour in sample(REPLIES, 7, scenario):
+    for behaviour in sample(REPLIES, 14, scenario):
         for place in sample(range(replies), SHARE, (scenario, behaviour.name)):
             figures.run(Trial(scenario, behaviour=behaviour.name, place=place))
     figures.settle(record_property)
@@ -34,7 +34,7 @@ def test_one_wrong_reply_makes_no_false_account(scenario: Scenario, record_prope
 @pytest.mark.parametrize("scenario", EVERY, ids=str)
 def test_octets_while_nothing_is_owed_are_nobodys_answer(scenario: Scenario, record_property) -> None:
     figures = Figures("reply")
-    for idle in sample(IDLE, 5, scenario):
+    for idle in sample(IDLE, 8, scenario):
         for behind in FIRST if not (scenario.at_once or scenario.many) else FIRST[-1:]:
             figures.run(Trial(scenario, idle=idle, behind=behind))
     figures.settle(record_property)
