@@ -16,6 +16,7 @@ import gc
 import importlib.util
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -54,6 +55,9 @@ def loop_factories() -> dict[str, Factory]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that runs us in the background has Ctrl-C ignored, and so would have whoever we start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "each_loop: run on asyncio, on asyncio in debug mode and on uvloop")
 
 
