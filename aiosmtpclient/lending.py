@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import copy
 import math
+import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
@@ -45,6 +46,7 @@ class Lender:
         pace: how fast messages may follow one another, on all connections together.
 
     Attributes:
+        pid: the process that made it.
         slots: who has what.
         shared: a connection may be lent to several at a time.
         lock_step: no groups of commands are written.
@@ -63,6 +65,7 @@ class Lender:
         pace: Pace | None = None,
     ) -> None:
         self.loop = loop
+        self.pid = os.getpid()
         self.slots = Slots(limits, _usable)
         self.shared = limits.depth > 1
         self.opened = self.failed = 0
