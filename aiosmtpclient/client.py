@@ -338,7 +338,9 @@ class AsyncSMTP(Sending):
         connection, greeting = await opening.connect(self._settings)
         if self._closings != closings:
             connection.drop()
-            raise SMTPServerDisconnected("the client was closed while it connected")
+            raise SMTPServerDisconnected(
+                f"the client was closed while it connected to {self._settings.endpoint.name}"
+            )
         self._connection, self._connected_by_settings = connection, True
         self._unreachable = False
         self._take_over(connection)

@@ -34,7 +34,6 @@ from .delivery import SendResult
 from .errors import (
     Delivery,
     SMTPException,
-    SMTPPoolError,
     SMTPProtocolError,
     SMTPServerDisconnected,
     SMTPTimeoutError,
@@ -325,7 +324,7 @@ class SMTPPool(Mailing):
     async def _borrow(self, *, alone: bool = False, patient: bool = False) -> Slot:
         lender = self._here()
         if self._closed:
-            raise SMTPPoolError("the pool is closed", closed=True)
+            raise lender.closed_error()
         if (slot := lender.take(alone=alone)) is not None:
             return slot
         if patient:
@@ -375,9 +374,9 @@ class SMTPPool(Mailing):
             await lender.close(timeout)
 
     async def __aenter__(self) -> Self:
+        lender = self._here()
         if self._closed:
-            raise SMTPPoolError("the pool is closed", closed=True)
-        self._here()
+            raise lender.closed_error()
         return self
 
     async def __aexit__(

@@ -31,7 +31,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from .errors import SMTPException, SMTPProtocolError, SMTPServerDisconnected
+from .errors import SMTPException, SMTPProtocolError, SMTPServerDisconnected, spoken_of
 from .extensions import Extensions
 from .replies import MAX_CHALLENGE_LINE, MAX_LINE, Reply, ReplyParser, printable
 from .steps import Phase, Step
@@ -320,7 +320,9 @@ class Session:
         if self.failure is None:
             text = f"{self.peer} closed the connection" + (f" ({error})" if error else "")
             verb = self._owing[0].verb if self._owing else ""
-            text += f" while its reply to {verb} was owed" if verb else ""
+            if verb:
+                owed = "its greeting" if verb == "greeting" else f"its reply to {spoken_of(verb)}"
+                text += f" while {owed} was owed"
             self.failure = SMTPServerDisconnected(text, last_reply=self.last_reply)
             self.failure.__cause__ = error
         self._close()
@@ -348,7 +350,9 @@ class Session:
 
     def _break(self, text: str) -> None:
         verb = self._owing[0].verb if self._owing else ""
-        self.fail(SMTPProtocolError(-1, f"{self.peer} sent {text}".encode(), command=verb))
+        error = SMTPProtocolError(-1, f"it sent {text}".encode(), command=verb)
+        error.host = self.peer
+        self.fail(error)
 
     def _tell(self, event: str, octets: bytes) -> None:
         if self._trace is not None:
