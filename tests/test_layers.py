@@ -37,13 +37,14 @@ FLOORS = {
     **dict.fromkeys(("connection", "mailing"), 8),
     "opening": 9,
     "verbs": 10,
-    "sending": 11,
-    "client": 12,
-    **dict.fromkeys(("once", "pooled", "runner", "classic", "attributes", "debug"), 13),
-    **dict.fromkeys(("lending", "sync"), 14),
-    "pool": 15,
-    **dict.fromkeys(("__init__", "testing", "contrib"), 16),
-    **dict.fromkeys(("__main__", "cli"), 17),
+    "by_hand": 11,
+    "sending": 12,
+    "client": 13,
+    **dict.fromkeys(("once", "pooled", "runner", "classic", "attributes", "debug"), 14),
+    **dict.fromkeys(("lending", "sync"), 15),
+    "pool": 16,
+    **dict.fromkeys(("__init__", "testing", "contrib"), 17),
+    **dict.fromkeys(("__main__", "cli"), 18),
 }
 SANS_IO = 5
 """The highest floor that knows nothing of loops, sockets, threads and clocks."""
