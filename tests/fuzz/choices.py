@@ -33,7 +33,13 @@ class Choices:
 
     def number(self, most: int) -> int:
         """From 0 to `most`."""
-        width = 1 if most < 256 else 2 if most < 65536 else 4
+        if most < 256:  # nearly always, and many times a run
+            place = self._place
+            if place >= len(self._octets):
+                return 0
+            self._place = place + 1
+            return self._octets[place] % (most + 1)
+        width = 2 if most < 65536 else 4
         return int.from_bytes(self.take(width), "big") % (most + 1)
 
     def flag(self) -> bool:

@@ -157,7 +157,7 @@ def _described(context: dict[str, Any]) -> str:
 
 async def settle() -> None:
     """Let everything happen that can happen at once."""
-    for _ in range(8):
+    for _ in range(4):
         await asyncio.sleep(0)
 
 

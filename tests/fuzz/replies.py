@@ -34,21 +34,23 @@ _SMALL_LINE, _SMALL_REPLY = 40, 90
 
 
 def check(octets: bytes) -> None:
-    """Read them in three ways."""
+    """Read them as a whole, and in pieces."""
     choices = Choices(octets)
     small, kinds = choices.flag(), [choices.number(len(_KINDS) - 1) for _ in range(choices.number(5))]
     secret = choices.pick((b"", b"s3cret", b"ok", b"250"))
     raw, raised = choices.rarely(10), choices.flag()
-    edges = choices.take(6)
+    edges = choices.octets(6)  # none: octet by octet
     stream = spoken.stream(choices, 6)
-    splits = [[stream], [stream[place : place + 1] for place in range(len(stream))], _split(stream, edges)]
+    pieces = _split(stream, edges) if edges else [stream[place : place + 1] for place in range(len(stream))]
     with _small_caps() if small else contextlib.nullcontext():
         line, reply = (_SMALL_LINE, _SMALL_REPLY) if small else (replies.MAX_LINE, replies.MAX_REPLY)
         wanted = _by_the_grammar(stream, line, reply)
-        for pieces in (splits[0], splits[2]):
-            _parse(pieces, line, reply, wanted)
-        ends = [_end(kinds, pieces, secret, raw=raw, traced=raised) for pieces in splits]
-    assert ends[0] == ends[1] == ends[2], f"the split matters: {stream!r} {splits[2]!r}\n{ends}"
+        for split in ([stream], pieces):
+            _parse(split, line, reply, wanted)
+        whole, in_pieces = (
+            _end(kinds, split, secret, raw=raw, traced=raised) for split in ([stream], pieces)
+        )
+    assert whole == in_pieces, f"the split matters: {stream!r} {pieces!r}\n{whole}\n{in_pieces}"
 
 
 @contextlib.contextmanager
