@@ -103,9 +103,22 @@ def _mailboxes(name: str, value: object) -> list[str]:
     # The standard library's parser leaves out, or quotes, what it does not understand, and notes a defect.
     defects = getattr(value, "defects", ())
     doubtful = defects and any(isinstance(defect, InvalidHeaderDefect) for defect in defects)
-    if "<>" in addresses or (doubtful and mailboxes(_written(value)) != addresses):
-        raise ValueError(f"cannot read the addresses in the header {name.title()}: {str(value)[:100]!a}")
+    if "<>" in addresses or (doubtful and _read_again(name, value) != addresses):
+        raise _unreadable(name, value)
     return addresses
+
+
+def _read_again(name: str, value: object) -> list[str]:
+    """The addresses in what the standard library would write."""
+    try:
+        written = _written(value)
+    except _UNWRITABLE as error:
+        raise _unreadable(name, value) from error
+    return mailboxes(written)
+
+
+def _unreadable(name: str, value: object) -> ValueError:
+    return ValueError(f"cannot read the addresses in the header {name.title()}: {str(value)[:100]!a}")
 
 
 def _text(value: object) -> str:
