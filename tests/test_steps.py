@@ -23,14 +23,22 @@ def test_a_step_starts_with_nothing_received_and_nothing_decided() -> None:
 
 def test_a_step_starts_without_limits_of_its_own() -> None:
     step = Step(b"NOOP\r\n", "NOOP")
-    assert (step.chunked, step.seven_bit, step.count, step.progress, step.patience) == (False, False, None, None, None)
+    assert (step.chunked, step.seven_bit, step.count, step.progress, step.patience) == (
+        False,
+        False,
+        None,
+        None,
+        None,
+    )
 
 
 def test_a_step_says_what_it_was_told() -> None:
     def progress(written: int, of: int | None) -> None:
         raise AssertionError("nothing is written here")
 
-    step = Step(b"", "end of content", content=InMemory.of(b"a"), progress=progress, patience=5.0, seven_bit=True)
+    step = Step(
+        b"", "end of content", content=InMemory.of(b"a"), progress=progress, patience=5.0, seven_bit=True
+    )
     assert (step.progress, step.patience, step.seven_bit) == (progress, 5.0, True)
 
 
