@@ -87,6 +87,9 @@ def read_by_smtplib(data: bytes) -> list[tuple[int, bytes]]:
         (b"250-one\n250-two\r\n250 three\n", Reply(250, b"one\ntwo\nthree")),
         (b"250-mx.example.org\r\n250-PIPELINING\r\n250\r\n", Reply(250, b"mx.example.org\nPIPELINING\n")),
         (b"250 --\r\n", Reply(250, b"--")),
+        (b"250 Xylophone X\r\n", Reply(250, b"Xylophone X")),
+        (b"250 \x0bpage\x0c\r\n", Reply(250, b"\x0bpage\x0c")),
+        (b"250-\x0bone X\x0c\r\n250 X\x0b\r\n", Reply(250, b"\x0bone X\x0c\nX\x0b")),
         (b"550 caf\xc3\xa9 \xff\x00\r\n", Reply(550, b"caf\xc3\xa9 \xff\x00")),
     ],
 )
@@ -153,6 +156,20 @@ def test_an_error_shows_the_start_of_a_line_and_none_of_its_escape_sequences() -
     assert error.isprintable()
     assert error.startswith("a line that is no reply: ")
     assert len(error) < 120
+
+
+def test_an_error_shows_eighty_octets_of_a_line_and_no_more() -> None:
+    assert parse(b"x" * 80 + b"\r\n") == ([], f"not a reply line: {'x' * 80!r}")
+    assert parse(b"x" * 81 + b"\r\n") == ([], f"not a reply line: {'x' * 80!r}")
+
+
+@pytest.mark.parametrize("octets", [b"junk\r\n250 o", b"x" * (MAX_LINE + 2)])
+def test_a_parser_that_stopped_holds_nothing(octets: bytes) -> None:
+    parser = ReplyParser()
+    parser.feed(octets)
+    assert parser.error is not None
+    assert not parser.pending
+    assert held(parser) == 0
 
 
 def test_nothing_is_read_after_an_error() -> None:
@@ -273,9 +290,10 @@ def test_a_reply_may_be_as_long_as_the_cap_and_no_longer() -> None:
 
 
 def test_the_octets_of_each_reply_are_counted_anew() -> None:
-    read, error = parse(lines_of(40_000) * 3)
-    assert len(read) == 3
-    assert error is None
+    for octets in (40_000, MAX_REPLY):
+        read, error = parse(lines_of(octets) * 3)
+        assert len(read) == 3
+        assert error is None
 
 
 def test_empty_lines_of_a_reply_count_as_well() -> None:
@@ -316,6 +334,28 @@ def test_good_replies_leave_nothing_behind() -> None:
         assert len(parser.feed(b"250 ok\r\n" * 1000)) == 1000
     assert held(parser) == 0
     assert parser._octets == 0
+
+
+def test_a_reply_that_is_said_again_and_again_is_made_once() -> None:
+    parser = ReplyParser()
+    for line in (b"250 ok", b"250 " + b"x" * 75):
+        first, again = parser.feed((line + b"\r\n") * 2)
+        assert first is again
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"250 " + b"x" * 76],  # with its CR one more than is worth it
+        [b"550 no", b"354 go", b"251 forwarded"],
+        [b"250 queued as %d" % number for number in range(1000)],
+    ],
+    ids=["long", "other than 250", "many"],
+)
+def test_few_replies_are_remembered_and_only_short_ones(lines: list[bytes]) -> None:
+    parser = ReplyParser()
+    assert len(parser.feed(b"".join(line + b"\r\n" for line in lines))) == len(lines)
+    assert len(parser._known) <= (32 if len(lines) == 1000 else 0)
 
 
 # However the octets are split
