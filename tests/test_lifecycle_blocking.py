@@ -418,10 +418,9 @@ def test_threads_that_still_send_at_exit_do_not_hang_it(server: MailServer) -> N
     """
     done = run_script(AT_EXIT.format(before="", after=after), server)
     assert (done.returncode, done.stdout) == (0, "done\n")
-    if done.stderr:  # the daemon was heard once more
-        assert done.stderr.splitlines()[-1].startswith("aiosmtpclient.errors.SMTPServerDisconnected"), (
-            done.stderr
-        )
+    if done.stderr:  # the daemon was heard once more, and maybe cut short while it spoke
+        assert done.stderr.startswith("Exception in thread"), done.stderr
+        assert "Fatal" not in done.stderr
 
 
 def test_a_child_of_a_thread_in_the_middle_of_a_call_goes_its_own_way(server: MailServer) -> None:

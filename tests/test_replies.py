@@ -159,8 +159,8 @@ def test_an_error_shows_the_start_of_a_line_and_none_of_its_escape_sequences() -
 
 
 def test_an_error_shows_eighty_octets_of_a_line_and_no_more() -> None:
-    assert parse(b"x" * 80 + b"\r\n") == ([], f"not a reply line: {'x' * 80!r}")
-    assert parse(b"x" * 81 + b"\r\n") == ([], f"not a reply line: {'x' * 80!r}")
+    assert parse(b"x" * 80 + b"\r\n") == ([], f"a line that is no reply: {'x' * 80!r}")
+    assert parse(b"x" * 81 + b"\r\n") == ([], f"a line that is no reply: {'x' * 80!r}")
 
 
 @pytest.mark.parametrize("octets", [b"junk\r\n250 o", b"x" * (MAX_LINE + 2)])
