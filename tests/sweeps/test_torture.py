@@ -8,11 +8,13 @@ word for each recipient is right; no task, timer or connection is left; the next
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from aiosmtpclient import SMTPException
+from aiosmtpclient import SMTPException, SMTPPool
 from aiosmtpclient.chunking import VERDICTS
 
 from .blows import LOOP, TRANSPORT, Anvil, Blow, falling, most_ways
@@ -21,7 +23,7 @@ from .clock import Stuck, VirtualLoop
 from .figures import Figures, sample
 from .judge import Problem, judge
 from .post import Network, Post
-from .scenarios import Scenario
+from .scenarios import TIMEOUTS, Scenario
 from .trial import AFTER, FIRST, Played, Trial, left_behind, messages, one, pause
 
 SHARE = 12
@@ -37,6 +39,36 @@ DIALOGUES = [
     Scenario("message", "off", lmtp=True),
     Scenario("stream", "eager", lmtp=True),
 ]
+
+
+POOLED = [Scenario("message", "off"), Scenario("stream", "eager"), Scenario("message", "off", lmtp=True)]
+
+
+def pool_of(scenario: Scenario) -> SMTPPool:
+    """Two connections, and nothing is tried again that is not."""
+    options: dict[str, Any] = {"tls": "none", "timeout": TIMEOUTS, "local_hostname": "client.test"}
+    options |= {"pipelining": scenario.pipelining, "chunking": scenario.chunking}
+    return SMTPPool("127.0.0.1", 25, lmtp=scenario.lmtp, max_connections=2, retries=0, **options)
+
+
+async def converse_by_pool(played: Played, loop: VirtualLoop, anvil: Anvil) -> None:
+    scenario = played.trial.scenario
+    pool = pool_of(scenario)
+    await asyncio.gather(*(one(pool, scenario, number, played, loop) for number in FIRST))
+    for number in AFTER:
+        await pause()
+        anvil.resting = number == AFTER[-1]
+        if anvil.resting:
+            await asyncio.sleep(60)  # after a failure it tries again later
+        await one(pool, scenario, number, played, loop)
+    anvil.resting = False
+    try:
+        await pool.close()
+    except Exception as error:
+        if not isinstance(error, SMTPException) and not anvil.shows_as_it_is(error):
+            played.foreign.append(f"leaving: {error!r}")
+        await pool.close(0)
+    await pause()
 
 
 async def converse(played: Played, loop: VirtualLoop, anvil: Anvil) -> None:
@@ -63,10 +95,13 @@ async def converse(played: Played, loop: VirtualLoop, anvil: Anvil) -> None:
     await pause()
 
 
+Talk = Callable[[Played, VirtualLoop, Anvil], Coroutine[Any, Any, None]]
+
+
 class Torture(Figures):
     """Figures of trials with a blow."""
 
-    def strike(self, scenario: Scenario, blow: Blow) -> Anvil:
+    def strike(self, scenario: Scenario, blow: Blow, talk: Talk = converse) -> Anvil:
         """One conversation with one blow."""
         anvil = Anvil(blow)
         VERDICTS.forget()
@@ -81,7 +116,7 @@ class Torture(Figures):
         owners = ((ClientEnd, TRANSPORT), (VirtualLoop, LOOP))
         with scenario.gauge(), falling(anvil, owners, lost=as_good_as_written):
             try:
-                loop.run_until_complete(converse(played, loop, anvil))
+                loop.run_until_complete(talk(played, loop, anvil))
             except Stuck as error:
                 played.stuck = str(error)
         played.left += left_behind(loop)
@@ -130,4 +165,15 @@ def test_whichever_call_fails_the_account_is_right_and_nothing_is_left(
     for way in range(most_ways()):
         for nth in sample(range(1, calls + 1), SHARE, (scenario, way)):
             figures.strike(scenario, Blow(nth, way))
+    figures.settle(record_property)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("scenario", POOLED, ids=str)
+def test_whichever_call_fails_a_pool_goes_on(scenario: Scenario, record_property) -> None:
+    figures = Torture("torture")
+    calls = figures.strike(scenario, Blow(), converse_by_pool).calls
+    for way in range(most_ways()):
+        for nth in sample(range(1, calls + 1), SHARE, (scenario, way)):
+            figures.strike(scenario, Blow(nth, way), converse_by_pool)
     figures.settle(record_property)
