@@ -294,8 +294,10 @@ class Lender:
             return
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         here: weakref.ref[Lender] = weakref.ref(self)
-        self._timer = self.loop.call_at(due, _tick, here)
+        with contextlib.suppress(MemoryError):  # whoever calls next sets it: no slot is lost over this
+            self._timer = self.loop.call_at(due, _tick, here)
 
     def tick(self) -> None:
         """Time has passed. Called by itself."""
@@ -350,7 +352,10 @@ def client_of(slot: Slot) -> PooledSMTP:
 
 
 def _usable(slot: Slot, idle: float) -> bool:
-    return client_of(slot).usable(idle)
+    try:
+        return client_of(slot).usable(idle)
+    except Exception:  # what cannot even be looked at is of no use, and no slot is lost over it
+        return False
 
 
 def _tick(lender: weakref.ref[Lender]) -> None:
