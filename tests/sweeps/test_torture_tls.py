@@ -27,9 +27,9 @@ from .figures import Figures, sample
 from .judge import Judgement, Problem
 from .trial import left_behind, pause
 
-SHARE = 10
+SHARE = 16
 LAST = 4
-PATIENCE = 5.0
+PATIENCE = 1.0
 """Seconds in which a thread has made a context, on however slow a machine."""
 OPTIONS = {"username": "me", "password": "s3cret", "timeout": 60.0}
 OWNERS = (
