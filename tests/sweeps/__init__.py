@@ -8,6 +8,8 @@
 `scenarios`        in which ways messages are sent
 `trial`            one conversation with one fault, and what the client told about it
 `judge`            what is wrong with that, if anything
+`blows`            calls of transport, loop and `ssl` that fail, one at a time
+`mishaps`          what errors say: the cases, which `messages` lets happen
 `figures`          how many trials there were, and the line that says so
 =================  ======================================================================
 

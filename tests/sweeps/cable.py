@@ -235,6 +235,20 @@ class ClientEnd(asyncio.Transport):
 
     # -- what the line does --------------------------------------------------------------
 
+    def connect(self, factory: Callable[[], Any], then: Callable[[], None]) -> Any:
+        """Make a protocol for this end; the server begins in a turn of its own."""
+        try:
+            self.protocol = factory()
+        except BaseException:
+            self.gone = True  # the socket goes with whoever held it
+            raise
+        try:
+            self.protocol.connection_made(self)
+        except Exception as error:
+            self._complain("protocol.connection_made() failed", error)
+        self._loop.call_soon(then)
+        return self.protocol
+
     def arrive(self, item: bytes | str) -> None:
         """Octets, or what ends them."""
         self._inbox.append(item)
@@ -262,6 +276,16 @@ class ClientEnd(asyncio.Transport):
         self._wake()
 
     def _hand_over(self, item: bytes | str) -> None:
+        try:
+            self._deliver(item)
+        except Exception as error:  # a protocol that fails is cut off
+            self._complain("protocol.data_received() call failed", error)
+            self._force_close(error)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": what, "exception": error})
+
+    def _deliver(self, item: bytes | str) -> None:
         if item == END:
             if not self.protocol.eof_received():
                 self.close()
@@ -286,7 +310,10 @@ class ClientEnd(asyncio.Transport):
         del self._buffer[:some]
         if self._paused and len(self._buffer) <= self._low:
             self._paused = False
-            self.protocol.resume_writing()
+            try:
+                self.protocol.resume_writing()
+            except Exception as error:
+                self._complain("protocol.resume_writing() failed", error)
         if self._closing and not self._buffer:
             self._lose(None)
 
@@ -307,7 +334,10 @@ class ClientEnd(asyncio.Transport):
         self._buffer += octets[some:]
         if len(self._buffer) > self._high and not self._paused:
             self._paused = True
-            self.protocol.pause_writing()
+            try:
+                self.protocol.pause_writing()
+            except Exception as error:
+                self._complain("protocol.pause_writing() failed", error)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._high = 65536 if high is None else high

@@ -129,8 +129,9 @@ class _Hasty(selectors.DefaultSelector):  # type: ignore[valid-type,misc]  # cho
         if timeout is None or timeout <= 0:
             # Threads are waited for, so for ever is for ever; a test's own limit ends that.
             return super().select(timeout)
-        events = super().select(min(timeout, MOMENT))
-        if not events and timeout > MOMENT:
+        moment = self.loop.moment
+        events = super().select(min(timeout, moment))
+        if not events and timeout > moment:
             self.loop.ahead += timeout
         return events
 
@@ -138,12 +139,16 @@ class _Hasty(selectors.DefaultSelector):  # type: ignore[valid-type,misc]  # cho
 class HastyLoop(asyncio.SelectorEventLoop):
     """Real sockets, and a clock that jumps when they are silent.
 
+    Args:
+        moment: seconds after which silence is believed; longer where threads have something to do.
+
     Attributes:
         ahead: how many seconds the clock is ahead of the machine's.
         turns: how often the loop came round since the last `wind`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, moment: float = MOMENT) -> None:
+        self.moment = moment
         self.ahead = 0.0
         self.turns = 0
         selector = _Hasty()
