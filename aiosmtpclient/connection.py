@@ -152,7 +152,7 @@ class Connection:
         if session.reusable and Phase.READY in home and not unheard:
             return  # what mostly happens
         if session.phase is Phase.CLOSING and session.owing is None:
-            self.protocol.close()
+            self.protocol.leave()
         elif lease is not None and (not lease.held or session.owed_to_others(step)):
             return
         elif unheard or not session.in_step or session.phase not in home:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from wire import NEXT, SENDER, bye, hello, send, take
+from flight import begin, settled
+from wire import NEXT, OK, SENDER, TO, bye, hello, mark, send, take, wait_for
 
 from aiosmtpclient import AsyncSMTP
 from aiosmtpclient.testing import ScriptedServer
-from aiosmtpclient.testing.scripted import Step, greeting, read_all
+from aiosmtpclient.testing.scripted import Step, greeting, read_all, read_exactly
 
 pytestmark = pytest.mark.each_loop
 
@@ -87,3 +88,20 @@ async def test_what_is_sent_next_is_not_taken_for_what_the_server_waits_for(
         await send(smtp, NEXT)
         await smtp.quit()
         assert NEXT.encode() not in server.received[0]
+
+
+async def test_a_farewell_in_answer_to_a_message_that_was_given_up_closes_its_connection() -> None:
+    """In a stream its replies are read by counting, and nobody but us is there to close."""
+    reached, go = asyncio.Event(), asyncio.Event()
+    body = b"Subject: hello\r\n\r\nHello.\r\n"
+    script = [*begin(), "MAIL", "RCPT", "BDAT", read_exactly(len(body)), mark(reached), wait_for(go)]
+    async with ScriptedServer([*script, OK, OK, b"421 4.3.2 bye\r\n", read_all()]) as server:
+        smtp = AsyncSMTP(server.host, server.port, pipelining="stream", chunking="eager")
+        await smtp.connect()
+        task = asyncio.create_task(send(smtp, TO, body=body))
+        await reached.wait()
+        task.cancel()
+        await settled()
+        assert task.cancelled()
+        go.set()
+        await server.conversations[0].gone.wait()
