@@ -147,24 +147,31 @@ class Connection:
                 dialogues before this one may still be owed.
         """
         drive = Drive(self.protocol, dialogue, lease, self._handshake)
+        cut_off = False
         try:
             return await drive.run()
         except SMTPException as error:
             error.host = error.host or self.session.peer
             raise
+        except asyncio.CancelledError:
+            cut_off = True
+            raise
         finally:
             dialogue.close()
-            self._leave(home, drive.step, lease)
+            self._leave(home, drive.step, lease, cut_off)
 
-    def _leave(self, home: Collection[Phase], step: Step | None, lease: Lease | None) -> None:
+    def _leave(self, home: Collection[Phase], step: Step | None, lease: Lease | None, cut_off: bool) -> None:
         session = self.session
-        if session.reusable and Phase.READY in home:
+        # Cancelled together with the replies: nobody has looked at them. The server may wait for a
+        # response to its 334, or for a handshake, and would take the next command for that.
+        unheard = cut_off and step is not None and bool(step.received)
+        if session.reusable and Phase.READY in home and not unheard:
             return  # what mostly happens
         if session.phase is Phase.CLOSING and session.owing is None:
-            self.protocol.close()
+            self.protocol.leave()
         elif lease is not None and (not lease.held or session.owed_to_others(step)):
             return
-        elif not session.in_step or session.phase not in home:
+        elif unheard or not session.in_step or session.phase not in home:
             self.protocol.abandon(step)
 
     # -- TLS ---------------------------------------------------------------------------

@@ -142,11 +142,13 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         complete = session.receive_data(data)
         if self._unsent is not None and self._unsent.received:
             self._refuse_early(self._unsent, complete)
+        heard = False
         for step in complete:
             waiter = self._waiters.pop(0)
             if not waiter.done():
                 waiter.set_result(step.received)
-        if session.phase is Phase.CLOSING and (session.in_flight or not complete):
+                heard = True
+        if session.phase is Phase.CLOSING and (session.in_flight or not heard):
             session.lost()  # a 421, and behind it nothing comes for the others, or nobody is here to close
         if session.failure is not None or (
             session.condemned is not None and session.owing in (session.condemned, None)
@@ -361,6 +363,13 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         """
         self.abort(error)
         self.connection_lost(None)
+
+    def leave(self) -> None:
+        """Close the connection. What has not left by now nobody wants, and perhaps nobody ever reads."""
+        if self._buffered():
+            self.abort()
+        else:
+            self.close()
 
     def close(self) -> None:
         """Close the connection once what was written has left."""

@@ -218,6 +218,8 @@ class Line:
 class ClientEnd(asyncio.Transport):
     """The client's transport."""
 
+    _start_tls_compatible = True
+
     def __init__(self, line: Line) -> None:
         super().__init__()
         self._line = line
@@ -225,6 +227,7 @@ class ClientEnd(asyncio.Transport):
         self._buffer = bytearray()
         self._inbox: deque[bytes | str] = deque()
         self._reading = False
+        self._held_up = False
         self._closing = False
         self._lost = False
         self._paused = False
@@ -255,13 +258,13 @@ class ClientEnd(asyncio.Transport):
         self._wake()
 
     def _wake(self) -> None:
-        if self._inbox and not self._reading and not self._closing:
+        if self._inbox and not (self._reading or self._closing or self._held_up):
             self._reading = True
             self._loop.call_soon(self._read)
 
     def _read(self) -> None:
         self._reading = False
-        if self._closing:
+        if self._closing or self._held_up:
             return
         item = self._inbox[0]
         if item == "pause":
@@ -347,7 +350,21 @@ class ClientEnd(asyncio.Transport):
         return len(self._buffer)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"sockname": ("127.0.0.1", 40000), "peername": ("127.0.0.1", 25)}.get(name, default)
+        known = {"sockname": ("127.0.0.1", 40000), "peername": ("127.0.0.1", 25), "line": self._line}
+        return known.get(name, default)
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def get_protocol(self) -> Any:
+        return self.protocol
+
+    def pause_reading(self) -> None:
+        self._held_up = True
+
+    def resume_reading(self) -> None:
+        self._held_up = False
+        self._wake()
 
     def is_closing(self) -> bool:
         return self._closing
