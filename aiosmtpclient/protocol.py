@@ -380,10 +380,10 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if self.session.failure is not None:
             return None
         if step is not None and (step.content is None or step.ended):  # else it is the caller's time
-            seconds = step.patience
-            if seconds is None:
-                verdict = step.content is not None and len(step.received) >= step.lines
-                seconds = timeouts.final if verdict else timeouts.reply
+            verdict = step.content is not None and len(step.received) >= step.lines
+            seconds = timeouts.final if verdict else timeouts.reply
+            if step.patience is not None:
+                seconds = step.patience if seconds is None else min(seconds, step.patience)
         if self._paused and timeouts.write is not None:
             seconds = timeouts.write if seconds is None else min(seconds, timeouts.write)
         return seconds
