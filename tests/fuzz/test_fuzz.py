@@ -99,7 +99,7 @@ ENDLESS = {"_fail": lambda self, why: True}
 FAULTS: dict[str, tuple[str, str, dict[Any, dict[str, Any]]]] = {
     "a split that matters": (
         "replies",
-        "the split matters",
+        "the split matters|, not ",
         {replies.ReplyParser: {"feed": _split_matters}},
     ),
     "a reply without a cap": (
