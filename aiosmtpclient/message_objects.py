@@ -233,7 +233,9 @@ def _encode_payload(part: Message, payload: str, signed: bool) -> None:
     main = part.get_content_maintype()
     # RFC 2045 section 6.4: composite types are never encoded as a whole, nothing is encoded twice.
     if main in ("message", "multipart") or _encoding(part) not in ("7bit", "8bit", "binary"):
-        raise needs_8bitmime()
+        raise SMTPNotSupportedError(
+            "a part that cannot be encoded anew has 8-bit octets, and the server does not offer 8BITMIME"
+        )
     octets = payload.encode("ascii", "surrogateescape")
     if main == "text" and b"\0" not in octets:
         text = binascii.b2a_qp(InMemory.of(octets).data, istext=True)

@@ -170,8 +170,10 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         """A reply was there before what it would answer: it answers nothing, least of all with a yes."""
         if step.received[0].code == 421:
             self.session.lost()  # the session ended before the message began: nobody refused it
-        text = f"{self.session.peer} sent a reply that nobody asked for: {step.received[0].display}"
-        self.session.fail(SMTPProtocolError(-1, text.encode(), command=step.verb))
+        text = f"it sent a reply that nobody asked for: {step.received[0].display}"
+        error = SMTPProtocolError(-1, text.encode(), command=step.verb)
+        error.host = self.session.peer
+        self.session.fail(error)
         step.received.clear()
         if step in complete:
             del complete[complete.index(step) :]
