@@ -124,7 +124,7 @@ FAULTS: dict[str, tuple[str, str, dict[Any, dict[str, Any]]]] = {
     ),
     "an address that is a command": (
         "callers",
-        "no command",
+        "no command|surrogates not allowed",
         {
             addresses: {"_FORBIDDEN": "(?!)", "_MAILBOX": ANY_ADDRESS},
             commands: {"_check_odd": lambda *given: None},
