@@ -129,7 +129,7 @@ def test_an_empty_slice_does_not_part_cr_from_lf() -> None:
 @pytest.mark.parametrize("slices", [[b"\0"], [b"abc", b"d\0e"], [b"a\r", b"\n\0"]])
 def test_nul_stops_a_stream(slices: list[bytes]) -> None:
     with pytest.raises(
-        ValueError, match="^the content has a NUL octet, which no server takes without BINARYMIME$"
+        ValueError, match=r"^the content has a NUL octet, which no server takes without BINARYMIME$"
     ):
         through(LineNormaliser(), slices)
 
@@ -138,7 +138,7 @@ def test_8_bit_octets_need_8bitmime() -> None:
     normaliser = LineNormaliser(seven_bit=True)
     assert normaliser.feed(b"plain ") == b"plain "
     with pytest.raises(
-        SMTPNotSupportedError, match="^the content has 8-bit octets, and .* not offer 8BITMIME$"
+        SMTPNotSupportedError, match=r"^the content has 8-bit octets, and .* not offer 8BITMIME$"
     ):
         normaliser.feed(b"caf\xe9")
     assert LineNormaliser().feed(b"caf\xe9") == b"caf\xe9"

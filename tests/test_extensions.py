@@ -156,6 +156,18 @@ def test_a_server_with_too_much_to_say_is_not_listened_to_for_ever() -> None:
     assert f"x{MAX_LINES}" not in extensions
 
 
+def test_an_answer_that_is_too_long_to_be_kept_is_read_as_well() -> None:
+    extensions = of(b"PIPELINING", b"X" + b"y" * 5000, b"SIZE 10")
+
+    assert extensions.pipelining
+    assert extensions.size_limit == 10
+    assert of(b"PIPELINING", b"X" + b"y" * 5000, b"SIZE 10") is not extensions
+
+
+def test_the_same_short_answer_is_read_once() -> None:
+    assert Extensions.parse(POSTFIX) is Extensions.parse(bytearray(POSTFIX))
+
+
 @pytest.mark.parametrize(
     ("line", "limits", "limited"),
     [
