@@ -171,7 +171,21 @@ def test_a_first_message_that_makes_no_sense_ends_the_exchange(challenge, nonce)
     mechanism = scram.factory("SCRAM-SHA-256")(USER, Peer())
     next(mechanism)
 
-    assert "the server's first message" in str(ends_with(mechanism, challenge))
+    said = str(ends_with(mechanism, challenge))
+    assert said.startswith(
+        "the server's first message: " if challenge != b"\xff" else "the server's first message "
+    )
+
+
+def test_a_first_message_that_is_no_text_is_called_so(nonce) -> None:
+    assert ends_with(began(nonce), b"\xff") == "the server's first message is not UTF-8"
+
+
+def test_a_server_may_make_us_compute_for_so_long_and_no_longer(nonce, monkeypatch) -> None:
+    monkeypatch.setattr(scram, "MOST_ITERATIONS", 5000)
+    first = RFC_7677[3].removesuffix(b"4096")
+    assert began(nonce).send(first + b"5000").startswith(b"c=biws,")
+    assert ends_with(began(nonce), first + b"5001") == "the server's first message: more than 5000 iterations"
 
 
 def began(nonce) -> Mechanism:

@@ -77,6 +77,22 @@ def test_a_secret_is_found_in_base64_wherever_it_stands_in_it(before: str, text:
     assert "***" in redacted(f"535 no: {encoded}", [Secret(text)])
 
 
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("behind", [1, 2, 3])
+@pytest.mark.parametrize("text", [PASSWORD, "fünf€", "abcdefgh", "abcdefg", "abcdef", "abcde", "abcd"])
+def test_every_character_of_base64_that_is_the_secrets_own_is_cut_out(
+    before: int, text: str, behind: int
+) -> None:
+    octets = text.encode()
+    encoded = base64.b64encode(b"<" * before + octets + b">" * behind).decode()
+    inside = range(before, before + len(octets))
+    own = [k for k in range(len(encoded)) if 6 * k // 8 in inside and (6 * k + 5) // 8 in inside]
+    start, end = own[0], own[-1] + 1
+
+    expected = f"{encoded[:start]}***{encoded[end:]}" if len(own) >= 6 else encoded
+    assert redacted(encoded, [Secret(text)]) == expected
+
+
 def test_redacting_leaves_everything_else() -> None:
     assert redacted(f"a {PASSWORD} b", [Secret(PASSWORD)]) == "a *** b"
     assert redacted("535 5.7.8 no", [Secret("x"), Secret("")]) == "535 5.7.8 no"
