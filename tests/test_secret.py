@@ -9,7 +9,7 @@ import traceback
 
 import pytest
 
-from aiosmtpclient.secret import Secret, redacted, traces_of
+from aiosmtpclient.secret import Credentials, Secret, redacted, traces_of
 
 PASSWORD = "correct horse battery staple"
 
@@ -52,7 +52,7 @@ def test_an_empty_secret_is_false() -> None:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_secret_is_never_pickled_in_clear(protocol: int) -> None:
-    with pytest.raises(TypeError, match="not pickled"):
+    with pytest.raises(TypeError, match=r"^a Secret is not pickled: its text would stand there in clear$"):
         pickle.dumps(Secret(PASSWORD), protocol)
 
 
@@ -91,6 +91,16 @@ def test_every_character_of_base64_that_is_the_secrets_own_is_cut_out(
 
     expected = f"{encoded[:start]}***{encoded[end:]}" if len(own) >= 6 else encoded
     assert redacted(encoded, [Secret(text)]) == expected
+
+
+@pytest.mark.parametrize("text", ["abcdefg", "abcdefgh", "abcdefghi"])
+def test_nothing_is_left_of_the_base64_of_a_secret_alone(text: str) -> None:
+    assert redacted(f"<{base64.b64encode(text.encode()).decode()}>", [Secret(text)]) == "<***>"
+
+
+def test_another_proof_leaves_the_person_the_same() -> None:
+    other = Credentials("kurt", PASSWORD, "ursel").with_secret(Secret("token"))
+    assert other == Credentials("kurt", "token", "ursel")
 
 
 def test_redacting_leaves_everything_else() -> None:
