@@ -12,13 +12,18 @@ Rules of this room:
 * A dialogue that has given back its turn owes nothing but the reading of its replies, and that
   is done by counting, whether anybody still waits for them or not.
 * No bare `OSError` or `ssl.SSLError` leaves this room, but the caller's own exceptions do.
+* A connection belongs to the process that made it. In a child that was forked it is over, and nothing
+  touches its socket or its loop, which the parent goes on using.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import os
 import ssl
+import weakref
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
@@ -26,7 +31,7 @@ from . import dialling
 from .dialling import Endpoint, TLSSettings
 from .dialogues import claim
 from .driver import Drive
-from .errors import SMTPException
+from .errors import SMTPException, SMTPServerDisconnected
 from .protocol import SMTPProtocol
 from .replies import Reply
 from .resumption import Resuming
@@ -42,6 +47,9 @@ LINGER = 1.0
 _HOME = (Phase.READY, Phase.MAIL)
 
 _serial = itertools.count(1)
+_living: weakref.WeakSet[Connection] = weakref.WeakSet()
+_inherited: list[object] = []
+"""What is a parent process's. Collected in a child it would be closed, through the parent's loop."""
 
 
 class Connection:
@@ -57,6 +65,7 @@ class Connection:
         destination: what its server is remembered by; empty for a socket that was given.
         most_recipients: how many recipients its server took at a time, if it refused more; None so far.
         chunking: BDAT may be used towards this server, or not; None if nobody tried.
+        inherited: it is a parent process's, and of no use here.
         recipients: those of an envelope that was opened by hand, with RCPT's reply 2yz; None if
             commands of the caller's own may have changed it.
     """
@@ -74,6 +83,8 @@ class Connection:
         self.destination = ""
         self.chunking: bool | None = None
         self.most_recipients: int | None = None
+        self.inherited = False
+        _living.add(self)
 
     @classmethod
     async def open(
@@ -242,6 +253,26 @@ class Connection:
         """Close at once. What was not yet written is lost."""
         self.protocol.abort()
 
+    def let_go(self) -> None:
+        """The same from any thread and any loop, without waiting."""
+        with contextlib.suppress(RuntimeError):  # its loop is closed, and took the socket with it
+            self.loop.call_soon_threadsafe(self.drop)
+
+    def leave_to_parent(self) -> None:
+        """After a fork, in the child: from now on it is one that was never there."""
+        session = Session(self.session.peer)
+        session.fail(
+            SMTPServerDisconnected(
+                f"the connection to {session.peer} was made before os.fork(), and is the parent process's: "
+                "connect() makes one of its own"
+            )
+        )
+        _inherited.append(self.protocol)
+        self.protocol = SMTPProtocol(session, self.loop, self.timeouts)
+        self.protocol.closed.set_result(None)
+        self.session = session
+        self.inherited = True
+
     async def finish(self) -> None:
         """Close properly and wait until the socket is gone."""
         protocol = self.protocol
@@ -279,3 +310,22 @@ def _factory(
     session: Session, loop: asyncio.AbstractEventLoop, timeouts: Timeouts
 ) -> Callable[[], SMTPProtocol]:
     return lambda: SMTPProtocol(session, loop, timeouts)
+
+
+def living(loop: asyncio.AbstractEventLoop) -> list[Connection]:
+    """The connections of this loop that somebody still holds."""
+    return [connection for connection in _living if connection.loop is loop]
+
+
+def keep(something: object) -> None:
+    """Never let go of what is a parent process's."""
+    _inherited.append(something)
+
+
+def _in_child() -> None:
+    for connection in list(_living):
+        connection.leave_to_parent()
+
+
+with contextlib.suppress(AttributeError):  # Windows knows no fork
+    os.register_at_fork(after_in_child=_in_child)

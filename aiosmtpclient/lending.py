@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import copy
 import math
+import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
@@ -45,6 +46,7 @@ class Lender:
         pace: how fast messages may follow one another, on all connections together.
 
     Attributes:
+        pid: the process that made it.
         slots: who has what.
         shared: a connection may be lent to several at a time.
         lock_step: no groups of commands are written.
@@ -63,6 +65,7 @@ class Lender:
         pace: Pace | None = None,
     ) -> None:
         self.loop = loop
+        self.pid = os.getpid()
         self.slots = Slots(limits, _usable)
         self.shared = limits.depth > 1
         self.opened = self.failed = 0
@@ -106,7 +109,8 @@ class Lender:
         if waiting - opening > max_waiting:
             self._carry_out(self.slots.withdraw(ticket, self.loop.time()))
             raise SMTPPoolError(
-                f"as many callers as max_waiting allows wait already: {self._name} {self.slots!r}"
+                f"as many callers as max_waiting allows wait already: {self._name} {self.slots!r}; "
+                "come again later, or raise that"
             )
         return await self._granted(ticket, timeout)
 
@@ -123,7 +127,9 @@ class Lender:
                 self._carry_out(self.slots.withdraw(ticket, self.loop.time()))
             if limit.expired() and isinstance(error, TimeoutError):
                 text = f"no connection became free within acquire_timeout={timeout:g}, for "
-                raise SMTPPoolError(f"{text}{self._name} {self.slots!r}") from self._last_error
+                raise SMTPPoolError(
+                    f"{text}{self._name} {self.slots!r}; raise that, or max_connections"
+                ) from self._last_error
             raise
         finally:
             ticket.tenant = None
@@ -185,11 +191,15 @@ class Lender:
             self._emptied.set()
         return granted
 
+    def closed_error(self) -> SMTPPoolError:
+        """What whoever comes too late gets."""
+        return SMTPPoolError(f"the pool is closed, and lends no connection to {self._name}", closed=True)
+
     def _why(self, closed: bool) -> BaseException:
         """Why there is no connection, in a new error for each who waits."""
         error = self._last_error
         if closed or error is None:
-            return SMTPPoolError("the pool is closed", closed=True)
+            return self.closed_error()
         try:
             anew = copy.copy(error)
         except Exception:  # the caller's own, from what traces, say, and of a class that cannot be copied
@@ -219,7 +229,9 @@ class Lender:
             self.failed += 1
             failure: BaseException = error
             if isinstance(error, asyncio.CancelledError):
-                failure = SMTPPoolError("the pool was closed while it connected", closed=True)
+                failure = SMTPPoolError(
+                    f"the pool was closed while it connected to {self._name}", closed=True
+                )
             self._last_error = failure
             now, many = self.loop.time(), crowded(failure)
             self._carry_out(self.slots.failed(slot, now, hopeless=hopeless(failure), crowded=many))

@@ -170,8 +170,10 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         """A reply was there before what it would answer: it answers nothing, least of all with a yes."""
         if step.received[0].code == 421:
             self.session.lost()  # the session ended before the message began: nobody refused it
-        text = f"{self.session.peer} sent a reply that nobody asked for: {step.received[0].display}"
-        self.session.fail(SMTPProtocolError(-1, text.encode(), command=step.verb))
+        text = f"it sent a reply that nobody asked for: {step.received[0].display}"
+        error = SMTPProtocolError(-1, text.encode(), command=step.verb)
+        error.host = self.session.peer
+        self.session.fail(error)
         step.received.clear()
         if step in complete:
             del complete[complete.index(step) :]
@@ -380,10 +382,10 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if self.session.failure is not None:
             return None
         if step is not None and (step.content is None or step.ended):  # else it is the caller's time
-            seconds = step.patience
-            if seconds is None:
-                verdict = step.content is not None and len(step.received) >= step.lines
-                seconds = timeouts.final if verdict else timeouts.reply
+            verdict = step.content is not None and len(step.received) >= step.lines
+            seconds = timeouts.final if verdict else timeouts.reply
+            if step.patience is not None:
+                seconds = step.patience if seconds is None else min(seconds, step.patience)
         if self._paused and timeouts.write is not None:
             seconds = timeouts.write if seconds is None else min(seconds, timeouts.write)
         return seconds

@@ -454,8 +454,7 @@ class Slots:
         self._closing -= slot.state is State.CLOSING
         slot.state = State.GONE
         self._slots.pop(slot, None)
-        self._idle.pop(slot, None)
-        self._busy.pop(slot, None)
+        self._idle.pop(slot, None)  # never one in use: that one is given back first
 
     def _lower(self, now: float, too_many: int) -> None:
         """As many as there are now, without the one that was too many."""

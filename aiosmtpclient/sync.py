@@ -156,7 +156,6 @@ class SMTP(Vocabulary):
         if self._implicit:
             debug.show(self.debuglevel, "connect:", (host, port))
         debug.show(self.debuglevel, "connect: to", (host, port), self.source_address)
-        self._left_by_fork()
         self._watcher.begin()
         self.command_encoding = "ascii"
         reply = self._run(self._client.greet(host, port, self.source_address, timeouts, self._tls_context()))
@@ -182,13 +181,14 @@ class SMTP(Vocabulary):
         Raises:
             SMTPServerDisconnected: not connected, or the server went before it answered.
         """
-        return self._run(self._desk.quit())
+        return self._run(self._client.quit())
 
     def close(self) -> None:
         """Close the connection at once, without QUIT."""
-        self._left_by_fork()
-        if self.sock is not None:
+        if self._client.is_connected:
             self._run(self._client.hang_up())
+        else:
+            self._learn()  # it is gone already, with the loop perhaps, or it is a parent process's
 
     def __enter__(self) -> Self:
         return self
@@ -197,9 +197,10 @@ class SMTP(Vocabulary):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Whatever the server makes of QUIT, what it accepted before stays accepted.
-        self._left_by_fork()
-        if self.sock is not None:
+        if self._client.is_connected:
             self._run(self._client.__aexit__(kind, error, trace))
+        else:
+            self._learn()
 
     # -- sending -----------------------------------------------------------------------
 
@@ -221,7 +222,7 @@ class SMTP(Vocabulary):
         """
         to_addrs = to_addrs if isinstance(to_addrs, str) else tuple(to_addrs)
         result = self._run(
-            self._desk.sendmail(
+            self._client.sendmail(
                 from_addr,
                 to_addrs,
                 in_thread(msg),
@@ -252,7 +253,7 @@ class SMTP(Vocabulary):
         if to_addrs is not None and not isinstance(to_addrs, str):
             to_addrs = tuple(to_addrs)
         return self._run(
-            self._desk.send_message(
+            self._client.send_message(
                 msg,
                 from_addr,
                 to_addrs,

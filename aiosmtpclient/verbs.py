@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Collection, Coroutine, Sequence
 from typing import Unpack
 
 from . import addresses, commands, dialogues, opening
-from .connection import Connection
+from .connection import Connection, keep
 from .dialling import TLSSettings
 from .errors import SMTPHeloError, SMTPNotSupportedError, SMTPResponseException, SMTPServerDisconnected
 from .extensions import Extensions
@@ -71,12 +71,26 @@ class Verbs:
         """Wait for the turn. Replies to what others wrote before may still be owed."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            if self.is_connected and self._loop is not None and not self._loop.is_closed():
-                raise RuntimeError(
-                    "this client is connected in another event loop: close it there, or use one a loop"
-                )
-            self._loop, self._turn, self._connection = loop, Turn(), None
+            self._move_to(loop)
         return self._turn.take()
+
+    @property
+    def _needed(self) -> bool:
+        """Somebody uses it, or may."""
+        return self.is_connected or self._turn.taken
+
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Be used in this loop from now on, where the one before does not need it."""
+        connection = self._connection
+        if connection is not None and connection.inherited:
+            keep(self._turn)  # somebody in the parent may wait for it; the connection says what to do
+        elif self._needed and self._loop is not None and not self._loop.is_closed():
+            raise RuntimeError(
+                "this client is in use in another event loop: close it there, or make one for each loop"
+            )
+        else:
+            self._connection = None
+        self._loop, self._turn = loop, Turn()
 
     def _my_turn(self) -> _MyTurn:
         """The turn, on a connection that owes nothing."""

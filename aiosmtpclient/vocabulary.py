@@ -11,6 +11,7 @@ Rules of this room:
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
@@ -19,6 +20,7 @@ from typing import TypeAlias, TypeVar, Unpack
 from . import commands, tls
 from .attributes import Attributes
 from .classic import in_thread
+from .errors import Delivery, SMTPServerDisconnected
 from .message import Body
 from .origin import XClient, XForward
 from .replies import Reply
@@ -41,6 +43,8 @@ class Vocabulary(Attributes):
     def _run(self, coroutine: Coroutine[object, object, T]) -> T:
         try:
             return run_sync(self._across(coroutine))
+        except asyncio.CancelledError as cancelled:
+            raise _stopped(cancelled) from cancelled
         finally:
             if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                 coroutine.close()  # it never got there, and would complain about that
@@ -61,7 +65,7 @@ class Vocabulary(Attributes):
             SMTPServerDisconnected: not connected.
         """
         octets = s.encode(self.command_encoding) if isinstance(s, str) else bytes(s)
-        self._run(self._desk.write(octets))
+        self._run(self._client.write(octets))
 
     def putcmd(self, cmd: str, args: str = "") -> None:
         """Write one command; its reply is read with `getreply`.
@@ -70,7 +74,7 @@ class Vocabulary(Attributes):
             ValueError: a CR, LF or another control character in it.
         """
         line = commands.raw(cmd, args, utf8=self.command_encoding.lower() in ("utf-8", "utf8"))
-        self._run(self._desk.write(line))
+        self._run(self._client.write(line))
 
     def getreply(self) -> Reply:
         """Read the oldest reply that nobody has read.
@@ -79,21 +83,21 @@ class Vocabulary(Attributes):
             SMTPServerDisconnected: the server went.
             SMTPProtocolError: what it sent is no reply.
         """
-        return self._run(self._desk.read())
+        return self._run(self._client.read())
 
     def docmd(self, cmd: str, args: str = "") -> Reply:
         """Send a command of your own; returns the reply, whatever it is."""
-        return self._run(self._desk.docmd(cmd, args))
+        return self._run(self._client.docmd(cmd, args))
 
     # -- hello, TLS, login -------------------------------------------------------------
 
     def helo(self, name: str = "") -> Reply:
         """Say HELO; returns the reply, whatever it is."""
-        return self._run(self._desk.helo(name))
+        return self._run(self._client.helo(name))
 
     def ehlo(self, name: str = "") -> Reply:
         """Say EHLO (LHLO in LMTP) and remember what is offered; returns the reply, whatever it is."""
-        return self._run(self._desk.ehlo(name))
+        return self._run(self._client.ehlo(name))
 
     def ehlo_or_helo_if_needed(self) -> None:
         """Say EHLO, or HELO if that is refused, unless that was done.
@@ -101,7 +105,7 @@ class Vocabulary(Attributes):
         Raises:
             SMTPHeloError: both were refused.
         """
-        self._run(self._desk.ehlo_or_helo_if_needed())
+        self._run(self._client.ehlo_or_helo_if_needed())
 
     def starttls(
         self,
@@ -133,7 +137,7 @@ class Vocabulary(Attributes):
         given = tls.given_context(keyfile, certfile, context)
         trust = trust_of(given, tls_ca, tls_certificate, tls_fingerprint)
         context = context_by(given, trust)
-        return self._run(self._desk.secure(context, server_hostname, trust))
+        return self._run(self._client.secure(context, server_hostname, trust))
 
     def login(
         self,
@@ -162,7 +166,7 @@ class Vocabulary(Attributes):
                 which is not installed.
         """
         token = sealed_token(token)
-        login = self._desk.login(
+        login = self._client.login(
             user,
             password,
             initial_response_ok=initial_response_ok,
@@ -187,44 +191,44 @@ class Vocabulary(Attributes):
         Raises:
             SMTPAuthenticationError: refused.
         """
-        return self._run(self._desk.auth(mechanism, authobject, initial_response_ok=initial_response_ok))
+        return self._run(self._client.auth(mechanism, authobject, initial_response_ok=initial_response_ok))
 
     # -- single commands ---------------------------------------------------------------
 
     def help(self, args: str = "") -> bytes:
         """HELP: returns the text."""
-        return self._run(self._desk.help(args))
+        return self._run(self._client.help(args))
 
     def rset(self) -> Reply:
         """RSET: forget the envelope that was begun."""
         self.command_encoding = "ascii"
-        return self._run(self._desk.rset())
+        return self._run(self._client.rset())
 
     def noop(self) -> Reply:
         """NOOP: is anybody there?"""
-        return self._run(self._desk.noop())
+        return self._run(self._client.noop())
 
     def verify(self, address: str) -> Reply:
         """VRFY: is this an address? Most servers do not tell (252)."""
-        return self._run(self._desk.verify(address))
+        return self._run(self._client.verify(address))
 
     vrfy = verify
 
     def expn(self, address: str) -> Reply:
         """EXPN: who is on this list? Most servers do not tell."""
-        return self._run(self._desk.expn(address))
+        return self._run(self._client.expn(address))
 
     def etrn(self, node: str) -> Reply:
         """ETRN: send what waits for this node; as `AsyncSMTP.etrn`."""
-        return self._run(self._desk.etrn(node))
+        return self._run(self._client.etrn(node))
 
     def xclient(self, **attributes: Unpack[XClient]) -> Reply:
         """XCLIENT: be taken for another client; as `AsyncSMTP.xclient`."""
-        return self._run(self._desk.xclient(**attributes))
+        return self._run(self._client.xclient(**attributes))
 
     def xforward(self, **attributes: Unpack[XForward]) -> Reply:
         """XFORWARD: tell whose mail comes next; as `AsyncSMTP.xforward`."""
-        return self._run(self._desk.xforward(**attributes))
+        return self._run(self._client.xforward(**attributes))
 
     def mail(self, sender: str, options: Sequence[str] = ()) -> Reply:
         """MAIL: begin an envelope; returns the reply, whatever it is.
@@ -232,14 +236,14 @@ class Vocabulary(Attributes):
         Raises:
             SMTPNotSupportedError: SMTPUTF8 is needed or asked for, and not offered.
         """
-        reply = self._run(self._desk.mail(sender, options))
+        reply = self._run(self._client.mail(sender, options))
         if any(option.upper() == "SMTPUTF8" for option in options):
             self.command_encoding = "utf-8"
         return reply
 
     def rcpt(self, recip: str, options: Sequence[str] = ()) -> Reply:
         """RCPT: add a recipient; returns the reply, whatever it is."""
-        return self._run(self._desk.rcpt(recip, options))
+        return self._run(self._client.rcpt(recip, options))
 
     def data(self, msg: Body) -> Reply:
         """DATA and the content, after `mail` and `rcpt`; returns what was said to the content.
@@ -247,4 +251,12 @@ class Vocabulary(Attributes):
         Raises:
             SMTPDataError: DATA itself was refused.
         """
-        return self._run(self._desk.data(in_thread(msg)))
+        return self._run(self._client.data(in_thread(msg)))
+
+
+def _stopped(cancelled: asyncio.CancelledError) -> SMTPServerDisconnected:
+    """What a caller hears whose loop was stopped under him: he knows nothing of tasks."""
+    error = SMTPServerDisconnected("the event loop was stopped in the middle of this, or the program ends")
+    error.delivery = getattr(cancelled, "delivery", Delivery.NOT_SENT)
+    error.outcomes = getattr(cancelled, "outcomes", ())
+    return error

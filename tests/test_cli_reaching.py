@@ -163,7 +163,7 @@ def test_a_proxy_that_does_not_know_the_password_is_named_without_it(
         monkeypatch.setenv("OUR_PROXY", proxy.url(f"ann:{PASSWORD.replace(' ', '%20')}@"))
         ran = run((server.host, server.port), "--proxy-env", "OUR_PROXY", "--tls", "none", "--debug")
     assert ran.code != 0
-    assert f"by the proxy http://127.0.0.1:{proxy.port}" in ran.err
+    assert f"the proxy http://127.0.0.1:{proxy.port} made no connection" in ran.err
     assert "battery" not in ran.out + ran.err
 
 

@@ -167,6 +167,12 @@ def test_a_hostile_path_of_a_megabyte_is_refused_in_linear_time() -> None:
         assert len(str(caught.value)) < 300
 
 
+def test_an_error_shows_eighty_octets_of_a_path_and_none_of_its_escape_sequences() -> None:
+    with pytest.raises(ValueError) as caught:
+        commands.mail(b"\x1b" + b"a" * 79 + b"b")
+    assert str(caught.value).endswith("may be: " + repr("\\x1b" + "a" * 79))
+
+
 @given(st.binary(max_size=40), st.booleans())
 def test_whatever_gets_through_is_one_line_with_one_path(path: bytes, utf8: bool) -> None:
     try:
@@ -198,6 +204,28 @@ def test_a_string_of_options_is_not_taken_for_one_option_a_letter(options: objec
     for build in (commands.mail, commands.rcpt):
         with pytest.raises(ValueError, match="pass a list"):
             build(b"a@b", options)  # type: ignore[arg-type]
+    for paths in ([b"a@b", b"c@d"], [b"a@b", b'"c"@d']):
+        with pytest.raises(ValueError, match="pass a list"):
+            commands.rcpts(paths, options)  # type: ignore[arg-type]
+
+
+def test_options_in_utf8_need_smtputf8() -> None:
+    for build, verb in ((commands.mail, b"MAIL FROM"), (commands.rcpt, b"RCPT TO")):
+        line = build(b"a@b", ["X-NAME=ü"], utf8=True)
+        assert line == verb + b":<a@b> X-NAME=\xc3\xbc\r\n"
+        with pytest.raises(ValueError, match="not one ESMTP parameter"):
+            build(b"a@b", ["X-NAME=ü"])
+    both = b"RCPT TO:<a@b> X-NAME=\xc3\xbc\r\nRCPT TO:<c@d> X-NAME=\xc3\xbc\r\n"
+    assert commands.rcpts([b"a@b", b"c@d"], ["X-NAME=ü"], utf8=True) == both
+    with pytest.raises(ValueError, match="not one ESMTP parameter"):
+        commands.rcpts([b"a@b", b"c@d"], ["X-NAME=ü"])
+
+
+@pytest.mark.parametrize("paths", [[b"a@b", b"c@d"], [b"a@b", b'"c d"@e', b"f@g"]])
+def test_the_same_options_follow_each_of_many_paths(paths: list[bytes]) -> None:
+    lines = commands.rcpts(paths, (o for o in ["NOTIFY=NEVER"]))
+    assert lines == b"".join(b"RCPT TO:<" + path + b"> NOTIFY=NEVER\r\n" for path in paths)
+    assert commands.rcpts(paths) == b"".join(b"RCPT TO:<" + path + b">\r\n" for path in paths)
 
 
 @pytest.mark.parametrize("text", ["SIZE=10", "SMTPUTF8", "X-Y=<z>", "AUTH=<>", "1"])
@@ -289,6 +317,21 @@ def test_nothing_to_look_up_is_refused() -> None:
     for build in (commands.vrfy, commands.expn):
         with pytest.raises(ValueError, match="empty name"):
             build(b"")
+
+
+@pytest.mark.parametrize(
+    ("node", "line"),
+    [
+        ("example.org", b"ETRN example.org\r\n"),
+        ("My_Host.Example", b"ETRN My_Host.Example\r\n"),
+        ("@example.org", b"ETRN @example.org\r\n"),
+        ("#a_queue", b"ETRN #a_queue\r\n"),
+        ("bücher.example", b"ETRN xn--bcher-kva.example\r\n"),
+        ("@bücher.example", b"ETRN @xn--bcher-kva.example\r\n"),
+    ],
+)
+def test_etrn_names_a_node_those_below_it_or_a_queue(node: str, line: bytes) -> None:
+    assert commands.etrn(node) == line
 
 
 # -- auth

@@ -128,14 +128,18 @@ def test_an_empty_slice_does_not_part_cr_from_lf() -> None:
 
 @pytest.mark.parametrize("slices", [[b"\0"], [b"abc", b"d\0e"], [b"a\r", b"\n\0"]])
 def test_nul_stops_a_stream(slices: list[bytes]) -> None:
-    with pytest.raises(ValueError, match="NUL"):
+    with pytest.raises(
+        ValueError, match=r"^the content has a NUL octet, which no server takes without BINARYMIME$"
+    ):
         through(LineNormaliser(), slices)
 
 
 def test_8_bit_octets_need_8bitmime() -> None:
     normaliser = LineNormaliser(seven_bit=True)
     assert normaliser.feed(b"plain ") == b"plain "
-    with pytest.raises(SMTPNotSupportedError, match="8BITMIME"):
+    with pytest.raises(
+        SMTPNotSupportedError, match=r"^the content has 8-bit octets, and .* not offer 8BITMIME: encode it, "
+    ):
         normaliser.feed(b"caf\xe9")
     assert LineNormaliser().feed(b"caf\xe9") == b"caf\xe9"
 
@@ -283,6 +287,21 @@ def test_texts_among_the_pieces_have_line_feeds(texts: list[str], octets: list[b
     assert (content.size, content.eightbit) == (len(whole(model)), b"\xe9" in model)
 
 
+def test_a_line_end_that_is_alone_in_a_slice_still_starts_a_line() -> None:
+    # The dot stands first in its slice, and the slice before it is a single octet.
+    pieces = [b"a" * (SLICE - 1) + b"\r", b"\n", b".b" + b"c" * SLICE + b"\r\n"]
+    content = InMemory.of_pieces(pieces, clean=True)
+    assert [len(octets) for octets in content.slices(stuff=False)] == [SLICE, 1, SLICE, 4]
+    assert joined(content, stuff=True) == stuffed(b"".join(pieces))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, *range(SLICE - 4, SLICE + 3), 2 * SLICE - 3])
+def test_the_only_dot_of_a_large_body_is_doubled_wherever_its_line_starts(place: int) -> None:
+    body = b"a" * place + b"\r\n.b" + b"c" * (2 * SLICE) + b"\r\n"
+    assert joined(InMemory.of(body), stuff=True) == stuffed(body)
+    assert joined(InMemory.of(body, clean=True), stuff=True) == stuffed(body)
+
+
 def test_small_pieces_may_be_texts_too() -> None:
     content = InMemory.of_pieces([b"a\r\n", "b\n.\n"], clean=True)
     assert content == InMemory(b"a\r\nb\r\n.\r\n")
@@ -347,11 +366,14 @@ def test_an_8_bit_octet_is_found_wherever_it_stands_in_large_octets(place: int) 
     assert InMemory.of(octets).eightbit
 
 
-def test_what_the_caller_changes_later_does_not_leave() -> None:
-    octets = bytearray(b"x" * 3 * SLICE)
-    content = InMemory.of(octets)
+@pytest.mark.parametrize("length", [3, 3 * SLICE])
+def test_what_the_caller_changes_later_does_not_leave(length: int) -> None:
+    octets = bytearray(b"x" * length + b"\r\n")
+    contents = [InMemory.of(octets), InMemory.of(octets, clean=True), InMemory.as_is(octets)]
     octets[:] = b"y" * len(octets)
-    assert content.data == b"x" * 3 * SLICE + b"\r\n"
+    for content in contents:
+        assert content.data == b"x" * length + b"\r\n"
+        assert type(content.data) is bytes
 
 
 def test_octets_of_a_view_with_gaps_are_taken_as_well() -> None:

@@ -339,7 +339,7 @@ def test_the_first_digit_of_the_reply_says_whether_to_try_again(
         (SMTPSenderRefused(550, b"no", ""), "the server refused MAIL FROM:<>: 550 no"),
         (
             SMTPDataError(554, b"one\ntwo", reply=Reply(554, b"one\ntwo"), command="end of content"),
-            "the server refused end of content: 554 one / two",
+            "the server refused the content: 554 one / two",
         ),
     ],
 )

@@ -87,6 +87,9 @@ def read_by_smtplib(data: bytes) -> list[tuple[int, bytes]]:
         (b"250-one\n250-two\r\n250 three\n", Reply(250, b"one\ntwo\nthree")),
         (b"250-mx.example.org\r\n250-PIPELINING\r\n250\r\n", Reply(250, b"mx.example.org\nPIPELINING\n")),
         (b"250 --\r\n", Reply(250, b"--")),
+        (b"250 Xylophone X\r\n", Reply(250, b"Xylophone X")),
+        (b"250 \x0bpage\x0c\r\n", Reply(250, b"\x0bpage\x0c")),
+        (b"250-\x0bone X\x0c\r\n250 X\x0b\r\n", Reply(250, b"\x0bone X\x0c\nX\x0b")),
         (b"550 caf\xc3\xa9 \xff\x00\r\n", Reply(550, b"caf\xc3\xa9 \xff\x00")),
     ],
 )
@@ -133,7 +136,7 @@ NOT_REPLY_LINES = [
 def test_what_is_not_a_reply_line_stops_the_parser(line: bytes, end: bytes) -> None:
     read, error = parse(b"250 before\r\n" + line + end + b"250 after\r\n")
     assert read == [Reply(250, b"before")]
-    assert error == f"not a reply line: {printable(line)!r}"
+    assert error == f"a line that is no reply: {printable(line)!r}"
 
 
 @pytest.mark.parametrize("line", [b"", b"ok", b"2500 ok", b"250_ok", b"251", b"251 ok", b"550-no"])
@@ -144,27 +147,41 @@ def test_what_does_not_continue_a_reply_stops_the_parser_inside_it(line: bytes) 
 
 
 def test_a_reply_with_different_codes_is_not_mended() -> None:
-    assert parse(b"250-one\r\n251 two\r\n") == ([], "code 251 inside a reply with code 250")
+    assert parse(b"250-one\r\n251 two\r\n") == ([], "the code 251 inside a reply with code 250")
 
 
 def test_an_error_shows_the_start_of_a_line_and_none_of_its_escape_sequences() -> None:
     _, error = parse(b"\x1b]0;owned\x07" + b"x" * 500 + b"\r\n")
     assert error is not None
     assert error.isprintable()
-    assert error.startswith("not a reply line: ")
+    assert error.startswith("a line that is no reply: ")
     assert len(error) < 120
+
+
+def test_an_error_shows_eighty_octets_of_a_line_and_no_more() -> None:
+    assert parse(b"x" * 80 + b"\r\n") == ([], f"a line that is no reply: {'x' * 80!r}")
+    assert parse(b"x" * 81 + b"\r\n") == ([], f"a line that is no reply: {'x' * 80!r}")
+
+
+@pytest.mark.parametrize("octets", [b"junk\r\n250 o", b"x" * (MAX_LINE + 2)])
+def test_a_parser_that_stopped_holds_nothing(octets: bytes) -> None:
+    parser = ReplyParser()
+    parser.feed(octets)
+    assert parser.error is not None
+    assert not parser.pending
+    assert held(parser) == 0
 
 
 def test_nothing_is_read_after_an_error() -> None:
     parser = ReplyParser()
-    assert feed(parser, [b"junk\r\n"]) == ([], "not a reply line: 'junk'")
-    assert feed(parser, [b"250 ok\r\n", b"250-a\r\n250 b\r\n"]) == ([], "not a reply line: 'junk'")
+    assert feed(parser, [b"junk\r\n"]) == ([], "a line that is no reply: 'junk'")
+    assert feed(parser, [b"250 ok\r\n", b"250-a\r\n250 b\r\n"]) == ([], "a line that is no reply: 'junk'")
 
 
 def test_what_follows_an_error_does_not_rewrite_its_cause() -> None:
-    assert parse(b"junk\r\n" + b"x" * (MAX_LINE + 2)) == ([], "not a reply line: 'junk'")
-    assert parse(b"junk\r\n" + b"x" * (MAX_LINE + 2) + b"\r\n") == ([], "not a reply line: 'junk'")
-    assert parse(b"junk\r\nmore junk\r\n") == ([], "not a reply line: 'junk'")
+    assert parse(b"junk\r\n" + b"x" * (MAX_LINE + 2)) == ([], "a line that is no reply: 'junk'")
+    assert parse(b"junk\r\n" + b"x" * (MAX_LINE + 2) + b"\r\n") == ([], "a line that is no reply: 'junk'")
+    assert parse(b"junk\r\nmore junk\r\n") == ([], "a line that is no reply: 'junk'")
 
 
 # What is still owed
@@ -222,7 +239,7 @@ def test_it_is_known_which_reply_a_part_may_become(held: bytes, may_be: bool) ->
 def test_an_error_shows_of_a_line_only_what_may_be_shown() -> None:
     parser = ReplyParser(lambda line: line.replace(b"sesame", b"***"))
     # Cut after it was hidden: the cut must not leave the beginning of a secret standing.
-    assert feed(parser, [b"x" * 76 + b"sesame\r\n"]) == ([], f"not a reply line: {'x' * 76 + '***'!r}")
+    assert feed(parser, [b"x" * 76 + b"sesame\r\n"]) == ([], f"a line that is no reply: {'x' * 76 + '***'!r}")
 
 
 # The caps
@@ -273,9 +290,10 @@ def test_a_reply_may_be_as_long_as_the_cap_and_no_longer() -> None:
 
 
 def test_the_octets_of_each_reply_are_counted_anew() -> None:
-    read, error = parse(lines_of(40_000) * 3)
-    assert len(read) == 3
-    assert error is None
+    for octets in (40_000, MAX_REPLY):
+        read, error = parse(lines_of(octets) * 3)
+        assert len(read) == 3
+        assert error is None
 
 
 def test_empty_lines_of_a_reply_count_as_well() -> None:
@@ -316,6 +334,28 @@ def test_good_replies_leave_nothing_behind() -> None:
         assert len(parser.feed(b"250 ok\r\n" * 1000)) == 1000
     assert held(parser) == 0
     assert parser._octets == 0
+
+
+def test_a_reply_that_is_said_again_and_again_is_made_once() -> None:
+    parser = ReplyParser()
+    for line in (b"250 ok", b"250 " + b"x" * 75):
+        first, again = parser.feed((line + b"\r\n") * 2)
+        assert first is again
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"250 " + b"x" * 76],  # with its CR one more than is worth it
+        [b"550 no", b"354 go", b"251 forwarded"],
+        [b"250 queued as %d" % number for number in range(1000)],
+    ],
+    ids=["long", "other than 250", "many"],
+)
+def test_few_replies_are_remembered_and_only_short_ones(lines: list[bytes]) -> None:
+    parser = ReplyParser()
+    assert len(parser.feed(b"".join(line + b"\r\n" for line in lines))) == len(lines)
+    assert len(parser._known) <= (32 if len(lines) == 1000 else 0)
 
 
 # However the octets are split

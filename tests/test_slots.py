@@ -129,6 +129,18 @@ def test_what_is_free_is_taken_without_a_ticket() -> None:
     assert desk.slots.take(desk.now, alone=True) is None
 
 
+def test_who_says_nothing_else_wants_one_for_himself_and_waits_through_no_failure() -> None:
+    ticket = Ticket()
+    desk = Desk(Limits(connections=1, depth=2))
+    desk.carry_out(desk.slots.ask(ticket, desk.now))
+    desk.ask(alone=False)
+    assert desk.open_for(ticket).load > desk.slots.limits.depth
+    other = Desk()
+    other.carry_out(other.slots.ask(Ticket(), other.now))
+    other.refuse()
+    assert len(other.failed) == 1
+
+
 def test_the_one_used_last_is_taken_so_that_the_others_grow_old() -> None:
     desk = Desk()
     _, _, last = desk.warm(3)
@@ -450,6 +462,39 @@ def test_a_server_that_hangs_up_at_each_first_message_is_no_storm_of_connections
     assert attempts < 20  # two each time: the second is on its way when the first breaks
 
 
+@pytest.mark.parametrize(("chance", "first"), [(0.0, 0.05), (0.5, 0.075), (1.0, 0.1)])
+def test_the_wait_after_a_failure_is_cut_by_half_at_most(chance: float, first: float) -> None:
+    desk = Desk(chance=chance)
+    desk.ask(patience=1)
+    desk.refuse()
+    assert desk.slots.due == pytest.approx(desk.now + first)
+
+
+def wait_after(use: str) -> float | None:
+    """How long until the next attempt, after a failure and a connection that was used so and is over."""
+    desk = Desk(Limits(connections=1))
+    desk.ask(patience=100)
+    for _ in range(3):
+        desk.refuse()
+        assert desk.slots.due is not None
+        desk.later(desk.slots.due - desk.now)
+    slot = desk.opened()
+    if use == "spoilt":
+        desk.slots.spoil(slot)
+    desk.carry_out(desk.slots.give_back(slot, desk.now, unused=use == "unused"))
+    if use != "spoilt":
+        desk.carry_out(desk.slots.lost(slot, desk.now))
+    desk.ask(patience=100)
+    desk.refuse()
+    return desk.slots.due and round(desk.slots.due - desk.now, 3)
+
+
+def test_only_a_connection_that_carried_something_makes_up_for_the_failures_before_it() -> None:
+    assert wait_after("used") == 0.1
+    assert wait_after("unused") == 0.8
+    assert wait_after("spoilt") == 0.8
+
+
 def test_a_connection_that_breaks_after_it_carried_a_message_holds_up_nobody() -> None:
     desk = Desk(Limits(connections=1))
     [slot] = desk.warm()
@@ -552,6 +597,45 @@ def test_in_a_stream_a_connection_is_lent_to_several_up_to_its_depth() -> None:
     desk.back(slot, alone=False)
     assert desk.granted[tickets[2]] is slot
     assert slot.load == 2
+
+
+def test_in_a_stream_the_connection_with_the_least_under_way_is_lent() -> None:
+    desk = Desk(Limits(connections=2, depth=3))
+    tickets = [desk.ask(alone=False) for _ in range(6)]
+    first, second = desk.opened(), desk.opened()
+    assert (first.load, second.load) == (3, 3)
+    assert set(desk.granted) == set(tickets)
+    desk.back(first, alone=False)
+    desk.back(second, alone=False)
+    desk.back(second, alone=False)
+    assert desk.granted[desk.ask(alone=False)] is second
+
+
+def test_in_a_stream_the_next_connection_is_opened_when_half_the_depth_is_in_use() -> None:
+    desk = Desk(Limits(connections=2, depth=5))
+    slot = desk.open_for(desk.ask(alone=False))
+    assert not desk.todo
+    desk.ask(alone=False)
+    assert slot.load == 2
+    assert [action.do for action in desk.todo] == [Do.OPEN]
+
+
+def test_without_a_stream_nothing_is_opened_before_somebody_waits() -> None:
+    desk = Desk(Limits(connections=2, depth=1))
+    desk.open_for(desk.ask(alone=False))
+    desk.later(1)
+    assert repr(desk) == "1/2 connections: 0 idle, 1 in use, 0 opening, 0 closing; 0 waiting"
+
+
+def test_after_close_a_stream_opens_no_further_connection() -> None:
+    desk = Desk(Limits(connections=2, depth=2))
+    desk.ask(alone=False)
+    desk.ask(alone=False)
+    slot = desk.opened()
+    desk.todo.clear()
+    assert slot.load == 2
+    assert desk.carry_out(desk.slots.close(desk.now)) == []
+    assert desk.later(1) == []
 
 
 def test_who_wants_a_connection_for_himself_gets_an_empty_one_and_nobody_else_gets_it() -> None:

@@ -21,6 +21,34 @@ def test_a_step_starts_with_nothing_received_and_nothing_decided() -> None:
     assert (step.handshake, step.ask, step.challenge, step.answer) == (False, None, None, None)
 
 
+def test_a_step_starts_without_limits_of_its_own() -> None:
+    step = Step(b"NOOP\r\n", "NOOP")
+    assert (step.chunked, step.seven_bit, step.count, step.progress, step.patience) == (
+        False,
+        False,
+        None,
+        None,
+        None,
+    )
+
+
+def test_a_step_says_what_it_was_told() -> None:
+    def progress(written: int, of: int | None) -> None:
+        raise AssertionError("nothing is written here")
+
+    step = Step(
+        b"", "end of content", content=InMemory.of(b"a"), progress=progress, patience=5.0, seven_bit=True
+    )
+    assert (step.progress, step.patience, step.seven_bit) == (progress, 5.0, True)
+
+
+def test_replies_answer_commands_unless_there_is_content_behind_them() -> None:
+    content = InMemory.of(b"a")
+    assert Step(b"", "MAIL", "RCPT", owed=2).lines == 2
+    assert Step(b"", "end of content", content=content).lines == 0
+    assert Step(b"", "MAIL", "RCPT", "BDAT", owed=3, lines=2, content=content).lines == 2
+
+
 def test_no_two_steps_share_their_replies() -> None:
     one, other = Step(), Step()
     one.received.append(OK)

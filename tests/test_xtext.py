@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -57,14 +58,14 @@ def test_xtext_as_in_the_rfc(text: str, encoded: str) -> None:
 
 @pytest.mark.parametrize("text", ["ü", "a\r\nRSET", "a\0", "\x7f", "\t", "\ud800"])
 def test_what_has_no_form_as_xtext_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"only ASCII without controls has a form as xtext"):
         xtext(text)
 
 
 @pytest.mark.parametrize("text", ["a\r\nRSET", "ü\0", "\x85", "\u2028", "\udcff"])
 @pytest.mark.parametrize("smtputf8", [False, True])
 def test_what_has_no_form_in_an_address_is_an_error(text: str, smtputf8: bool) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"an address has no control characters: '"):
         utf8_address(text, smtputf8=smtputf8)
 
 
@@ -74,7 +75,24 @@ def test_a_moment_is_said_in_utc_to_the_second() -> None:
     assert utc(datetime(999, 1, 1, tzinfo=UTC)) == "0999-01-01T00:00:00Z"
 
 
-@pytest.mark.parametrize("moment", [datetime(2024, 1, 1), "2024-01-01", None])
-def test_a_moment_without_a_place_is_none(moment: object) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process is fixed here")
+def test_a_moment_is_said_in_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as somewhere:
+        somewhere.setenv("TZ", "XYZ-5:30")
+        time.tzset()
+        said = utc(datetime(2024, 2, 29, 1, 2, 3, tzinfo=UTC))
+    time.tzset()
+    assert said == "2024-02-29T01:02:03Z"
+
+
+@pytest.mark.parametrize(
+    ("moment", "why"),
+    [
+        (datetime(2024, 1, 1), "has no time zone: give one"),
+        ("2024-01-01", "a moment is a datetime, not '2024-01-01'"),
+        (None, "a moment is a datetime, not None"),
+    ],
+)
+def test_a_moment_without_a_place_is_none(moment: object, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
         utc(moment)  # type: ignore[arg-type]
