@@ -147,7 +147,7 @@ def test_the_password_of_a_proxy_that_is_not_there_is_not_shown(cls: type[SMTP])
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         login = PASSWORD.replace(" ", "%20")
-        with pytest.raises(SMTPConnectError, match="the proxy http:.* made no connection") as caught:
+        with pytest.raises(SMTPConnectError, match=r"the proxy http:.* made no connection") as caught:
             cls("mail.test", 25, proxy=f"http://user:{login}@127.0.0.1:{port}")
     text = told(caught.value)
     assert PASSWORD not in text
