@@ -45,6 +45,10 @@ SHORT = settings(
     suppress_health_check=list(HealthCheck),
 )
 
+pytestmark = pytest.mark.tells(
+    "one test logs in with many made-up secrets, which are words of other cases; each looks for its own"
+)
+
 
 @pytest.fixture(autouse=True)
 def the_loop_is_closed() -> Iterator[None]:
