@@ -3,7 +3,7 @@
 `@pytest.mark.each_loop` (or `pytestmark = pytest.mark.each_loop` for a file) runs an
 asynchronous test, with its fixtures, once on asyncio's loop, once on the same in debug mode and
 once on uvloop. With `both_loops`, for what takes long in debug mode, it is the first and the last.
-Every other asynchronous test runs on asyncio's.
+Every other asynchronous test runs on asyncio's. `LOOPS=uvloop` in the environment leaves the others out.
 
 After each test nothing of it may be left: no task, no thread, no open socket, no unclosed thing
 that warns when it is collected, and no exception that nobody looked at. Nor may it have let out a
@@ -74,7 +74,8 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
         del factories["debug"]
     if not (everywhere or item.get_closest_marker("both_loops") is not None):
         factories.pop("uvloop", None)
-    return factories
+    wanted = os.environ.get("LOOPS", "").split(",")
+    return {name: factories[name] for name in wanted if name in factories} or factories
 
 
 # Nothing is known from the test before
