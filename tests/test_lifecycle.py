@@ -48,6 +48,7 @@ from aiosmtpclient import (
     SMTPNotSupportedError,
     SMTPPool,
     SMTPServerDisconnected,
+    connection,
 )
 from aiosmtpclient.testing import CertificateAuthority, MailServer, ScriptedServer
 from aiosmtpclient.testing.scripted import ehlo, expect_content, greeting, read_all, starttls
@@ -483,6 +484,56 @@ FORKED = """if True:
     sys.stdout.flush()
     os._exit(0)  # as multiprocessing and the servers that fork do
 """
+
+
+async def test_what_a_child_inherits_is_over_and_the_parents_octets_stay_the_parents(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What happens in the child, here in one process."""
+    async with MailServer() as server:
+        smtp = AsyncSMTP(server.host, server.port)
+        await smtp.connect()
+        kept = smtp._connection
+        assert kept is not None
+        parents = kept.protocol
+        monkeypatch.setattr(connection, "_inherited", inherited := [])
+        monkeypatch.setattr(connection, "_living", {kept})
+
+        connection._in_child()
+
+        assert inherited == [parents]
+        assert not smtp.is_connected
+        smtp.close()
+        await smtp.connect()
+        assert (await send(smtp)).accepted == (TO,)
+        await smtp.quit()
+        assert parents.transport is not None
+        assert not parents.transport.is_closing()
+        assert server.commands.count("QUIT") == 1
+        parents.abort()
+
+
+def test_a_pool_that_a_child_inherits_lends_connections_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_inherited", inherited := [])
+    with MailServer() as server:
+        pool = SMTPPool(server.host, server.port)
+        parents = asyncio.new_event_loop()
+        parents.run_until_complete(pool.sendmail(SENDER, TO, BODY))
+        lender = pool._lender
+        assert lender is not None
+        lender.pid = -1  # as if another process had made it
+
+        async def child() -> None:
+            assert (await pool.sendmail(SENDER, NEXT, BODY)).accepted == (NEXT,)
+            await pool.close()
+
+        asyncio.run(child())
+
+        assert inherited == [lender]
+        assert (server.connections, len(server.messages)) == (2, 2)
+        parents.run_until_complete(lender.close(0))
+        parents.close()
+
 
 ITS_OWN = "child ('c@d.test',)"
 PARENTS = "is the parent process's: connect() makes one of its own"
