@@ -27,7 +27,7 @@ from .figures import Figures, sample
 from .judge import Judgement, Problem
 from .trial import left_behind, pause
 
-SHARE = 16
+SHARE = 24
 LAST = 4
 PATIENCE = 1.0
 """Seconds in which a thread has made a context, on however slow a machine."""
