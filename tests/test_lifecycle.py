@@ -22,6 +22,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Coroutine
 from typing import Any
 
@@ -433,8 +434,8 @@ FORKED = """if True:
     from aiosmtpclient import AsyncSMTP, SMTPPool, run_sync
     host, port, what, how = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
     mail = ("a@b.test", "c@d.test", b"Subject: hi\\r\\n\\r\\nhi\\r\\n")
-    loop = asyncio.new_event_loop()
-    run = run_sync if "run_sync" in what else loop.run_until_complete
+    loop = None if "run_sync" in what else asyncio.new_event_loop()
+    run = run_sync if loop is None else loop.run_until_complete
 
     def childs(awaitable):
         return run_sync(awaitable) if "run_sync" in what else asyncio.run(awaitable)
@@ -459,7 +460,8 @@ FORKED = """if True:
             run(smtp.close())
         else:
             print("parent", run(smtp.quit()).code)
-        loop.close()
+        if loop is not None:
+            loop.close()
         sys.exit()
     try:
         if how == "send":
@@ -479,6 +481,8 @@ FORKED = """if True:
         elif how == "drop":
             del smtp
             gc.collect()
+        elif how == "exit":
+            sys.exit()
     except Exception as error:
         print("child", type(error).__name__, getattr(error, "delivery", ""), error)
     sys.stdout.flush()
@@ -497,7 +501,7 @@ async def test_what_a_child_inherits_is_over_and_the_parents_octets_stay_the_par
         assert kept is not None
         parents = kept.protocol
         monkeypatch.setattr(connection, "_inherited", inherited := [])
-        monkeypatch.setattr(connection, "_living", {kept})
+        monkeypatch.setattr(connection, "_living", weakref.WeakValueDictionary({kept.serial: kept}))
 
         connection._in_child()
 
@@ -560,6 +564,8 @@ PARENTS = "is the parent process's: connect() makes one of its own"
         ("pool", "close", ""),
         ("pool", "drop", ""),
         ("pool by run_sync", "send", ITS_OWN),
+        ("client by run_sync", "exit", ""),
+        ("pool by run_sync", "exit", ""),
     ],
 )
 def test_a_child_leaves_its_parents_connections_alone_and_the_parent_goes_on(
