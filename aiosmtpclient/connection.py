@@ -24,7 +24,7 @@ import itertools
 import os
 import ssl
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import TypeVar
 
 from . import dialling
@@ -105,17 +105,22 @@ class Connection:
             SMTPTLSError: the handshake or the certificate failed.
         """
         session = Session(endpoint.name, trace)
-        factory = _factory(session, asyncio.get_running_loop(), timeouts)
+        # Made before there is a socket, which would be lost if it could not be made.
+        made = SMTPProtocol(session, asyncio.get_running_loop(), timeouts)
         at_once = security if implicit and not header else None
-        protocol = await dialling.dial(factory, endpoint, at_once, timeouts.connect)
-        connection = cls(protocol, security)
-        if at_once is not None and protocol.transport is not None:
-            connection._check_certificate(protocol.transport)
-        if header and protocol.transport is not None:
-            session.sent_line(header)
-            protocol.transport.write(header)
-            if implicit:
-                await connection._secure()
+        protocol = await dialling.dial(lambda: made, endpoint, at_once, timeouts.connect)
+        try:
+            connection = cls(protocol, security)
+            if at_once is not None and protocol.transport is not None:
+                connection._check_certificate(protocol.transport)
+            if header:
+                session.sent_line(header)
+                protocol.write(header)
+                if implicit:
+                    await connection._secure()
+        except BaseException:
+            protocol.abort()
+            raise
         session.encrypted = implicit
         connection.destination = endpoint.known_as
         return connection
@@ -142,24 +147,31 @@ class Connection:
                 dialogues before this one may still be owed.
         """
         drive = Drive(self.protocol, dialogue, lease, self._handshake)
+        cut_off = False
         try:
             return await drive.run()
         except SMTPException as error:
             error.host = error.host or self.session.peer
             raise
+        except asyncio.CancelledError:
+            cut_off = True
+            raise
         finally:
             dialogue.close()
-            self._leave(home, drive.step, lease)
+            self._leave(home, drive.step, lease, cut_off)
 
-    def _leave(self, home: Collection[Phase], step: Step | None, lease: Lease | None) -> None:
+    def _leave(self, home: Collection[Phase], step: Step | None, lease: Lease | None, cut_off: bool) -> None:
         session = self.session
-        if session.reusable and Phase.READY in home:
+        # Cancelled together with the replies: nobody has looked at them. The server may wait for a
+        # response to its 334, or for a handshake, and would take the next command for that.
+        unheard = cut_off and step is not None and bool(step.received)
+        if session.reusable and Phase.READY in home and not unheard:
             return  # what mostly happens
         if session.phase is Phase.CLOSING and session.owing is None:
-            self.protocol.close()
+            self.protocol.leave()
         elif lease is not None and (not lease.held or session.owed_to_others(step)):
             return
-        elif not session.in_step or session.phase not in home:
+        elif unheard or not session.in_step or session.phase not in home:
             self.protocol.abandon(step)
 
     # -- TLS ---------------------------------------------------------------------------
@@ -304,12 +316,6 @@ class Connection:
         """True if a command written now may be answered, as far as this side knows."""
         session, transport = self.session, self.protocol.transport
         return transport is not None and not transport.is_closing() and not session.closing
-
-
-def _factory(
-    session: Session, loop: asyncio.AbstractEventLoop, timeouts: Timeouts
-) -> Callable[[], SMTPProtocol]:
-    return lambda: SMTPProtocol(session, loop, timeouts)
 
 
 def living(loop: asyncio.AbstractEventLoop) -> list[Connection]:

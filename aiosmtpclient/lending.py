@@ -21,7 +21,7 @@ import math
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import cast
 
@@ -185,7 +185,7 @@ class Lender:
             elif do is Do.DROP and slot is not None:
                 client_of(slot).dismiss()
             elif slot is not None:
-                self._begin(_WORK[do](self, slot), slot)
+                todo += self._begin(do, slot)
         self._set_timer()
         if self.slots.empty:
             self._emptied.set()
@@ -207,10 +207,26 @@ class Lender:
         anew.__cause__ = error.__cause__
         return anew
 
-    def _begin(self, work: Coroutine[object, object, None], slot: Slot) -> None:
-        task = self.loop.create_task(work)
+    def _begin(self, do: Do, slot: Slot) -> Iterable[Action]:
+        """Begin what takes time. If even that fails, for want of memory say, no slot is lost over it."""
+        work = _WORK[do](self, slot)
+        try:
+            task = self.loop.create_task(work)
+        except Exception as error:
+            work.close()
+            return self._not_begun(do, slot, error)
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, slot))
+        return ()
+
+    def _not_begun(self, do: Do, slot: Slot, error: Exception) -> Iterable[Action]:
+        now = self.loop.time()
+        if do is Do.OPEN:
+            self.failed += 1
+            self._last_error = error
+            return self.slots.failed(slot, now, hopeless=hopeless(error), crowded=False)
+        client_of(slot).drop()
+        return self.slots.lost(slot, now) if do is Do.CHECK else self.slots.closed(slot, now)
 
     def _ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -278,8 +294,10 @@ class Lender:
             return
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         here: weakref.ref[Lender] = weakref.ref(self)
-        self._timer = self.loop.call_at(due, _tick, here)
+        with contextlib.suppress(MemoryError):  # whoever calls next sets it: no slot is lost over this
+            self._timer = self.loop.call_at(due, _tick, here)
 
     def tick(self) -> None:
         """Time has passed. Called by itself."""
@@ -334,7 +352,10 @@ def client_of(slot: Slot) -> PooledSMTP:
 
 
 def _usable(slot: Slot, idle: float) -> bool:
-    return client_of(slot).usable(idle)
+    try:
+        return client_of(slot).usable(idle)
+    except Exception:  # what cannot even be looked at is of no use, and no slot is lost over it
+        return False
 
 
 def _tick(lender: weakref.ref[Lender]) -> None:

@@ -105,7 +105,7 @@ class DeliverBy:
     def __post_init__(self) -> None:
         if self.mode not in ("return", "notify"):
             raise ValueError(f'mode must be "return" or "notify", not {self.mode!r}')
-        seconds = _seconds(self.seconds, "deliver_by", least=-_NINE_DIGITS)
+        seconds = _seconds(self.seconds, "deliver_by")
         if self.mode == "return" and seconds <= 0:
             raise ValueError(
                 "deliver_by: a message can be returned after some seconds, not before (RFC 2852)"

@@ -243,8 +243,10 @@ class SMTPPool(Mailing):
     async def _send(self, parcel: Parcel) -> SendResult:
         try:
             result = await self._send_again_and_again(parcel)
-        except BaseException:
+        except BaseException as error:
             self._counted[parcel.ledger.delivery] += 1
+            if not getattr(error, "outcomes", ()):
+                parcel.ledger.stamp(error)  # it was not the send that failed, but what comes behind it
             raise
         self._counted[Delivery.ACCEPTED] += 1
         return result

@@ -23,6 +23,11 @@ def _without_idna(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "idna", None)
 
 
+def test_compatibility_characters_become_the_plain_ones() -> None:
+    """By UTS 46, as browsers do."""
+    assert a_labels("ＢÜCHER．example") == "xn--bcher-kva.example"
+
+
 def test_every_place_has_the_same_name() -> None:
     assert a_labels(NAME) == LABELS
     assert domain_to_ascii(NAME) == LABELS
@@ -59,6 +64,15 @@ def test_without_the_package_the_standard_library_does_what_it_can() -> None:
 def test_without_the_package_no_name_becomes_the_one_next_door(use: Any) -> None:
     with pytest.raises(ValueError, match="idna"):
         use(NAME)
+
+
+@pytest.mark.usefixtures("_without_idna")
+@pytest.mark.parametrize("name", ["ß", "ẞ", "ς", "a\u200cb", "a\u200db", "ß" * 101])
+def test_without_the_package_an_error_names_it(name: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        a_labels(name)
+    assert str(caught.value) == f"the domain {name[:100]!a} needs the package 'idna'"
+    assert caught.value.__suppress_context__
 
 
 @pytest.mark.parametrize("name", ["ü" * 300 + ".example", "a..ü", "\u2028ü.example", "ü example"])

@@ -349,6 +349,99 @@ def test_the_text_starts_with_what_failed_and_ends_with_what_the_server_said(
     assert str(error) == text
 
 
+HOST = "mail.test:25"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (SMTPException("it broke"), f"{HOST}: it broke"),
+        (SMTPException("it", "broke"), f"{HOST}: it broke"),
+        (SMTPException(f"TLS with {HOST} broke"), f"TLS with {HOST} broke"),
+        (SMTPException(3), f"{HOST}: 3"),
+        (
+            SMTPServerDisconnected("gone", last_reply=BYE),
+            f"{HOST}: gone; the server last said: 421 4.3.2 closing down",
+        ),
+        (SMTPPoolError("it is closed"), f"{HOST}: it is closed"),
+        (
+            SMTPRecipientsRefused({"a@x": NEVER}),
+            f"all recipients were refused by {HOST}: a@x: {NEVER.display}",
+        ),
+        (SMTPResponseException(550, b"no", command="VRFY"), f"{HOST} refused VRFY: 550 no"),
+        (
+            SMTPProtocolError(250, b"ok", command="DATA"),
+            f"{HOST} broke the protocol (in answer to DATA): 250 ok",
+        ),
+        (SMTPConnectError(*BYE, reply=BYE), f"cannot connect to {HOST}: 421 4.3.2 closing down"),
+        (SMTPConnectError(-1, b"mail.test is not to be had"), "cannot connect: mail.test is not to be had"),
+        (SMTPAuthenticationError(535, b"no"), f"{HOST} refused the credentials: 535 no"),
+        (SMTPSenderRefused(550, b"no", "me@x"), f"{HOST} refused MAIL FROM:<me@x>: 550 no"),
+        (SMTPDataError(554, b"no", command="DATA"), f"{HOST} refused DATA: 554 no"),
+    ],
+)
+def test_the_text_names_the_server_once_where_it_is_known(error: SMTPException, text: str) -> None:
+    known = copy.copy(error)
+    known.host = HOST
+    assert str(known) == text
+
+
+def test_what_was_said_about_a_token_stands_behind_the_mechanism() -> None:
+    error = SMTPAuthenticationError(535, b"no", command="XOAUTH2")
+    error.oauth = {"status": "401", "scope": "mail"}
+    assert str(error) == "the server refused the credentials (XOAUTH2; status: 401, scope: mail): 535 no"
+    error.command = ""
+    assert str(error) == "the server refused the credentials (status: 401, scope: mail): 535 no"
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(250, False), (399, False), (400, True), (401, True), (599, True)]
+)
+def test_the_last_reply_is_shown_if_it_may_be_the_reason(code: int, told: bool) -> None:
+    error = SMTPServerDisconnected("gone", last_reply=Reply(code, b"x"))
+    assert str(error) == (f"gone; the server last said: {code} x" if told else "gone")
+
+
+@pytest.mark.parametrize(("code", "shown"), [(-1, "x"), (0, "0 x"), (1, "1 x")])
+def test_a_code_that_is_none_is_not_shown(code: int, shown: str) -> None:
+    assert str(SMTPResponseException(code, b"x")) == f"the server refused: {shown}"
+
+
+def test_a_pool_error_that_says_nothing_is_not_for_ever() -> None:
+    error = SMTPPoolError()
+    assert str(error) == ""
+    assert (error.closed, error.temporary, error.permanent) == (False, True, False)
+
+
+@pytest.mark.parametrize(
+    ("error", "delivery", "advice"),
+    [
+        (
+            SMTPDataError(*LATER),
+            Delivery.UNKNOWN,
+            "delivery unknown: it may have been delivered; sent again, it may arrive twice",
+        ),
+        (
+            SMTPDataError(*LATER),
+            Delivery.ACCEPTED,
+            "accepted for some: send it again only to the others, see .outcomes",
+        ),
+        (SMTPDataError(*LATER), Delivery.REFUSED, "refused for now: send it again later"),
+        (
+            SMTPDataError(*NEVER),
+            Delivery.REFUSED,
+            "refused for good: sent again as it is, it will be again",
+        ),
+        (SMTPDataError(*NEVER), Delivery.NOT_SENT, "not sent: it would fail again as it is"),
+        (SMTPDataError(*LATER), Delivery.NOT_SENT, "not sent: to send it again is safe"),
+    ],
+)
+def test_the_advice_follows_from_what_is_known(error: SMTPException, delivery: Delivery, advice: str) -> None:
+    known = copy.copy(error)
+    known.delivery = delivery
+    assert known.advice == advice
+
+
 # Clear screen, a C1 control sequence, a bidi override, a forged log line, an octet that is no UTF-8.
 HOSTILE = b"\x1b[2J \xc2\x9b31m \xe2\x80\xae \r\nERROR forged \xff\x00"
 

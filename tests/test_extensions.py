@@ -156,6 +156,38 @@ def test_a_server_with_too_much_to_say_is_not_listened_to_for_ever() -> None:
     assert f"x{MAX_LINES}" not in extensions
 
 
+def test_an_answer_that_is_too_long_to_be_kept_is_read_as_well() -> None:
+    extensions = of(b"PIPELINING", b"X" + b"y" * 5000, b"SIZE 10")
+
+    assert extensions.pipelining
+    assert extensions.size_limit == 10
+    assert of(b"PIPELINING", b"X" + b"y" * 5000, b"SIZE 10") is not extensions
+
+
+def test_the_same_short_answer_is_read_once() -> None:
+    assert Extensions.parse(POSTFIX) is Extensions.parse(bytearray(POSTFIX))
+
+
+@pytest.mark.parametrize(
+    ("line", "limits", "limited"),
+    [
+        (b"LIMITS RCPTMAX=5 MAILMAX=20", {"RCPTMAX": 5, "MAILMAX": 20}, True),
+        (b"limits rcptdomainmax=1", {"RCPTDOMAINMAX": 1}, True),
+        (b"LIMITS MAILMAX=20", {"MAILMAX": 20}, False),
+        (b"LIMITS", {}, False),
+        (b"LIMITS RCPTMAX=0 MAILMAX=x =5 RCPTMAX", {}, False),
+        (b"LIMITS RCPTMAX=999999 MAILMAX=1000000", {"RCPTMAX": 999999}, True),
+        (b"XLIMITS RCPTMAX=5", {}, False),
+    ],
+)
+def test_what_limits_says_and_whether_it_is_about_recipients(
+    line: bytes, limits: dict[str, int], limited: bool
+) -> None:
+    extensions = of(line)
+    assert extensions.limits == limits
+    assert extensions.limited is limited
+
+
 def test_nothing_is_offered_by_none() -> None:
     assert len(Extensions()) == 0
     assert Extensions() == Extensions.parse(b"")

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import spnego
 from leaks import told
+from signatures import certificate_signed_with
 from spnego.channel_bindings import GssChannelBindings
 from spnego.exceptions import SpnegoError
 
@@ -109,6 +110,21 @@ def test_nothing_of_pyspnego_shows_the_password() -> None:
     with pytest.raises(RuntimeError) as caught:
         mechanism.throw(RuntimeError())
     assert PASSWORD not in told(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("signed_with", "bound_with"),
+    [("md5", "sha256"), ("sha1", "sha256"), ("sha256", "sha256"), ("sha384", "sha384"), ("sha512", "sha512")],
+)
+def test_ntlm_is_bound_by_the_hash_of_the_signature_unless_it_is_broken(
+    signed_with: str, bound_with: str
+) -> None:
+    """RFC 5929 section 4.1."""
+    certificate = certificate_signed_with(signed_with)
+    bindings = negotiation._bindings(Channel(None, certificate))
+    assert bindings is not None
+    digest = hashlib.new(bound_with, certificate).digest()
+    assert bindings.application_data == b"tls-server-end-point:" + digest
 
 
 def test_a_certificate_that_cannot_be_read_binds_nothing() -> None:

@@ -19,6 +19,8 @@ from aiosmtpclient import (
     send,
 )
 from aiosmtpclient.commands import etrn
+from aiosmtpclient.extensions import Extensions
+from aiosmtpclient.origin import attributes
 from aiosmtpclient.testing import CertificateAuthority, Conversation, MailServer, ScriptedServer
 from aiosmtpclient.testing.scripted import Action, ehlo, greeting
 
@@ -143,7 +145,94 @@ async def test_xforward_that_is_not_offered_is_not_said() -> None:
             await smtp.xforward(name="a")
 
 
+OFFERED = Extensions({"xclient": "name Addr DESTADDR HELO PORT", "xforward": "NAME"})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"name": "a+b c"}, "NAME=a+2Bb+20c"),
+        ({"port": 25, "helo": "h"}, "PORT=25 HELO=h"),
+        ({"addr": "2001:db8::7"}, "ADDR=IPV6:2001:db8::7"),
+        ({"destaddr": "::1"}, "DESTADDR=IPV6:::1"),
+        ({"addr": "ipv6:::1"}, "ADDR=ipv6:::1"),
+        ({"addr": "192.0.2.1"}, "ADDR=192.0.2.1"),
+        ({"name": "a:b"}, "NAME=a:b"),
+    ],
+    ids=str,
+)
+def test_attributes_are_words_and_ipv6_is_marked(given: Any, said: str) -> None:
+    assert attributes("XCLIENT", given, OFFERED) == said
+
+
+@pytest.mark.parametrize(
+    ("verb", "given", "kind", "words"),
+    [
+        ("XCLIENT", {}, ValueError, "XCLIENT without an attribute says nothing"),
+        ("XCLIENT", {"name": ""}, ValueError, 'name= is empty; what is not known is "[UNAVAILABLE]"'),
+        ("XPROXY", {"name": "a"}, SMTPNotSupportedError, "the server does not offer XPROXY, or not to us"),
+        (
+            "XCLIENT",
+            {"name": "a", "login": "b"},
+            SMTPNotSupportedError,
+            "the server takes XCLIENT with NAME ADDR DESTADDR HELO PORT, not with login=",
+        ),
+        (
+            "XFORWARD",
+            {"port": 1},
+            SMTPNotSupportedError,
+            "the server takes XFORWARD with NAME, not with port=",
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_said_of_a_client_is_told_why(
+    verb: str, given: Any, kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        attributes(verb, given, OFFERED)
+    assert str(caught.value) == words
+
+
 # PROXY
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((CLIENT,), "a source has a destination, and the other way round"),
+        ((None, RELAY), "a source has a destination, and the other way round"),
+        ((CLIENT, RELAY, 3), "the PROXY protocol has versions 1 and 2, not 3"),
+        ((CLIENT, ("::1", 25)), "192.0.2.7 and ::1: one is IPv4 and the other IPv6"),
+        (
+            (("192.0.2.7", 65536), RELAY),
+            "ports are from 0 to 65535, not (65536, 25)",
+        ),
+        ((CLIENT, ("198.51.100.1", -1)), "ports are from 0 to 65535, not (4711, -1)"),
+        ((CLIENT, ("198.51.100.1", "25")), "ports are from 0 to 65535, not (4711, '25')"),
+        (
+            (("192.0.2.7\r\nQUIT", 1), RELAY),
+            r"'192.0.2.7\r\nQUIT' does not appear to be an IPv4 or IPv6 address",
+        ),
+        ((("mail.test", 1), RELAY), "'mail.test' does not appear to be an IPv4 or IPv6 address"),
+    ],
+    ids=str,
+)
+def test_a_header_that_makes_no_sense_is_found_where_it_is_made(arguments: Any, words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        ProxyHeader(*arguments)
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize(
+    ("port", "octets"), [(0, b"\0\0"), (1, b"\0\1"), (256, b"\1\0"), (65535, b"\xff\xff")]
+)
+def test_a_port_is_two_octets_or_a_number(port: int, octets: bytes) -> None:
+    place = ("192.0.2.1", port)
+    assert ProxyHeader(place, place).encode().endswith(octets * 2)
+    assert (
+        ProxyHeader(place, place, 1).encode() == f"PROXY TCP4 192.0.2.1 192.0.2.1 {port} {port}\r\n".encode()
+    )
 
 
 def proxied(header: bytes) -> Action:
@@ -255,21 +344,3 @@ async def test_blocking_classes_have_the_verbs_too() -> None:
 
     async with ScriptedServer(script) as server:
         await asyncio.to_thread(blocking, server.host, server.port)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (CLIENT, None),
-        (None, RELAY),
-        (CLIENT, ("::1", 25)),
-        (("mail.example", 1), RELAY),
-        (("192.0.2.7", 65536), RELAY),
-        (("192.0.2.7\r\nQUIT", 1), RELAY),
-        (CLIENT, RELAY, 3),
-    ],
-    ids=str,
-)
-def test_a_proxy_header_that_makes_no_sense_is_an_error(arguments: Any) -> None:
-    with pytest.raises(ValueError):
-        ProxyHeader(*arguments)

@@ -27,6 +27,10 @@ from aiosmtpclient import (
     SMTPSenderRefused,
     send,
 )
+from aiosmtpclient.extensions import Extensions
+from aiosmtpclient.parameters import Parameters
+from aiosmtpclient.parameters import of as parameters_of
+from aiosmtpclient.recipients import events, rcpt
 from aiosmtpclient.testing import CertificateAuthority, MailServer
 
 OFFERS = (
@@ -259,6 +263,17 @@ NEEDS: list[tuple[str, dict[str, Any]]] = [
     ("MT-PRIORITY", {"priority": 1}),
     ("REQUIRETLS", {"require_tls": True}),
 ]
+RFCS = {
+    "DSN": 3461,
+    "8BITMIME": 6152,
+    "BINARYMIME": 3030,
+    "SMTPUTF8": 6531,
+    "AUTH": 4954,
+    "DELIVERBY": 2852,
+    "FUTURERELEASE": 4865,
+    "MT-PRIORITY": 6710,
+    "REQUIRETLS": 8689,
+}
 
 
 @pytest.mark.parametrize(("extension", "options"), NEEDS, ids=lambda value: str(value))
@@ -269,7 +284,9 @@ async def test_an_option_that_is_not_offered_is_an_error_before_mail(
     without = [extension, *(["CHUNKING"] if extension == "BINARYMIME" else [])]
     async with MailServer(without=without, hello_only=hello_only) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
-            with pytest.raises(SMTPNotSupportedError, match=extension) as raised:
+            [option] = options
+            words = f"the server does not offer {extension} (RFC {RFCS[extension]}), which {option}= needs"
+            with pytest.raises(SMTPNotSupportedError, match=re.escape(words)) as raised:
                 await smtp.sendmail(SENDER, TO, BODY, **options)
             assert raised.value.delivery is Delivery.NOT_SENT
             assert not any(line.startswith("MAIL") for line in server.commands)
@@ -307,76 +324,268 @@ async def test_more_than_the_server_offers_is_not_asked_for(options: dict[str, A
         await said(**options)
 
 
+LEAST = "the server offers DELIVERBY from 60 seconds on, with mode='return'"
+LONGEST = "the server holds a message for 9 seconds at most (FUTURERELEASE)"
+LATEST = "the server holds a message until {} at most (FUTURERELEASE)"
+
+
+@pytest.mark.parametrize(
+    ("offered", "options", "refused"),
+    [
+        ({"deliverby": "60"}, {"deliver_by": DeliverBy(60)}, ""),
+        ({"deliverby": "60"}, {"deliver_by": DeliverBy(59)}, LEAST),
+        ({"deliverby": "60"}, {"deliver_by": DeliverBy(-1, "notify")}, ""),
+        ({"deliverby": ""}, {"deliver_by": DeliverBy(1)}, ""),
+        ({"deliverby": "soon"}, {"deliver_by": DeliverBy(1)}, ""),
+        ({"deliverby": "1000000000"}, {"deliver_by": DeliverBy(1)}, ""),
+        ({"futurerelease": "9"}, {"hold_for": 9}, ""),
+        ({"futurerelease": "9"}, {"hold_for": 10}, LONGEST),
+        ({"futurerelease": ""}, {"hold_for": 10}, ""),
+        ({"futurerelease": "9 2024-05-01T12:30:00Z"}, {"hold_until": SINCE}, ""),
+        ({"futurerelease": "9 2024-05-01T12:30:00"}, {"hold_until": SINCE}, ""),
+        (
+            {"futurerelease": "9 2024-05-01T12:29:59"},
+            {"hold_until": SINCE},
+            LATEST.format("2024-05-01T12:29:59"),
+        ),
+        (
+            {"futurerelease": "9 2024-05-01T12:30:00+00:01"},
+            {"hold_until": SINCE},
+            LATEST.format("2024-05-01T12:30:00+00:01"),
+        ),
+        ({"futurerelease": "9 some-day"}, {"hold_until": SINCE}, ""),
+        ({"futurerelease": "9"}, {"hold_until": SINCE}, ""),
+    ],
+    ids=str,
+)
+def test_how_far_a_server_goes_is_read_from_what_it_offers(
+    offered: dict[str, str], options: Any, refused: str
+) -> None:
+    asked = parameters_of(options)
+    assert asked is not None
+    if not refused:
+        assert len(asked.mail(Extensions(offered), encrypted=False)) == 1
+        return
+    with pytest.raises(SMTPNotSupportedError, match=f"^{re.escape(refused)}$"):
+        asked.mail(Extensions(offered), encrypted=False)
+
+
 async def test_the_least_time_counts_only_where_the_message_would_be_returned() -> None:
     assert await parameters(deliver_by=DeliverBy(1, "notify")) == "BY=1;N"
 
 
 # Wrong input
 
-WRONG: list[dict[str, Any]] = [
-    {"ret": "none"},
-    {"envid": ""},
-    {"envid": "x" * 101},
-    {"envid": "grüße"},
-    {"envid": "a\r\nRSET"},
-    {"notify": "never,failure"},
-    {"notify": "failure,failure"},
-    {"notify": ""},
-    {"notify": []},
-    {"notify": "sometimes"},
-    {"notify": ["failure\r\n"]},
-    {"size": -1},
-    {"size": True},
-    {"body": "9bit"},
-    {"auth": "a\r\nRSET@b"},
-    {"auth": "jürgen@b"},
-    {"deliver_by": 60},
-    {"hold_for": 0},
-    {"hold_for": 10**9},
-    {"hold_for": 1, "hold_until": SINCE},
-    {"hold_until": datetime(2029, 1, 1)},
-    {"hold_until": "2029-01-01"},
-    {"priority": 10},
-    {"priority": "high"},
+WHEN = 'notify is "never", or some of success, failure, delay, each once; not '
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"ret": "none"}, "ret is one of full, hdrs, not 'none'"),
+    ({"envid": ""}, "envid has 1 to 100 characters, as xtext (RFC 3461 section 4.4): ''"),
+    ({"envid": "x" * 101}, "envid has 1 to 100 characters, as xtext (RFC 3461 section 4.4): 'xxx"),
+    ({"envid": "x" * 98 + "="}, "envid has 1 to 100 characters, as xtext"),
+    ({"envid": "grüße"}, "only ASCII without controls has a form as xtext"),
+    ({"envid": "a\r\nRSET"}, "only ASCII without controls has a form as xtext"),
+    ({"notify": "never,failure"}, WHEN + "'never,failure'"),
+    ({"notify": "failure,failure"}, WHEN + "'failure,failure'"),
+    ({"notify": ""}, WHEN + "''"),
+    ({"notify": []}, WHEN + "[]"),
+    ({"notify": ["never", "never"]}, WHEN),
+    ({"notify": ["delay", 1]}, WHEN),
+    ({"notify": "sometimes"}, WHEN),
+    ({"notify": ["failure\r\n"]}, WHEN),
+    ({"size": -1}, "size is a number of octets, not -1"),
+    ({"size": 10**20}, "size is a number of octets, not 1000"),
+    ({"size": True}, "size is a number of octets, not True"),
+    ({"size": 1.0}, "size is a number of octets, not 1.0"),
+    ({"body": "9bit"}, "body is one of 7bit, 8bitmime, binarymime, not '9bit'"),
+    ({"auth": "a\r\nRSET@b"}, "is no address: it contains CR"),
+    ({"auth": "jürgen@b"}, "auth: AUTH= has no form for a local part beyond ASCII: 'jürgen@b'"),
+    ({"deliver_by": 60}, "deliver_by is a DeliverBy(seconds, mode), not 60"),
+    ({"hold_for": 0}, "hold_for is a whole number of seconds, of up to nine digits, not 0"),
+    ({"hold_for": 10**9}, "hold_for is a whole number of seconds, of up to nine digits, not 1000000000"),
+    (
+        {"hold_for": timedelta(0)},
+        "hold_for is a whole number of seconds, of up to nine digits, not datetime.",
+    ),
+    ({"hold_for": 1, "hold_until": SINCE}, "hold_for and hold_until say the same in two ways: give one"),
+    ({"hold_until": datetime(2029, 1, 1)}, "has no time zone: give one"),
+    ({"hold_until": "2029-01-01"}, "a moment is a datetime, not '2029-01-01'"),
+    ({"priority": 10}, "priority is a number from -9 to 9, not 10"),
+    ({"priority": -10}, "priority is a number from -9 to 9, not -10"),
+    ({"priority": "high"}, "priority is a number from -9 to 9, not 'high'"),
 ]
 
 
-@pytest.mark.parametrize("options", WRONG, ids=str)
-def test_an_option_that_makes_no_sense_is_found_where_it_is_given(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(("options", "words"), WRONG, ids=str)
+def test_an_option_that_makes_no_sense_is_found_where_it_is_given(
+    options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
         Envelope(SENDER, TO, BODY, **options)
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"notify": "often"},
-        {"orcpt": ""},
-        {"orcpt": "rfc822;"},
-        {"orcpt": "a\nb@c"},
-        {"orcpt": "rfc822;jürgen@x"},
-        {"orcpt": "x" * 501},
-        {"rrvs": datetime(2024, 1, 1)},
-        {"rrvs_else": "reject"},
-        {"rrvs": SINCE, "rrvs_else": "wait"},
+        {"envid": "x"},
+        {"envid": "x" * 100},
+        {"envid": "x" * 97 + "="},
+        {"size": 0},
+        {"size": 10**20 - 1},
+        {"hold_for": 1},
+        {"hold_for": 10**9 - 1},
+        {"priority": 9},
+        {"priority": -9},
     ],
     ids=str,
 )
-def test_a_recipient_that_makes_no_sense_is_found_where_it_is_made(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):
+def test_an_option_may_go_as_far_as_its_rfc_says(options: dict[str, Any]) -> None:
+    [(name, value)] = options.items()
+    assert getattr(parameters_of(options), name) == value
+
+
+ELSE = 'rrvs_else must be "continue" or "reject", and goes with rrvs, not '
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"notify": "often"}, WHEN + "'often'"),
+        ({"orcpt": ""}, "orcpt without an address: ''"),
+        ({"orcpt": "rfc822;"}, "orcpt without an address: 'rfc822;'"),
+        ({"orcpt": "a\nb@c"}, "only ASCII without controls"),
+        ({"orcpt": "rfc822;a\nb@c"}, "only ASCII without controls"),
+        ({"orcpt": "rfc822;jürgen@x"}, "only ASCII without controls"),
+        ({"orcpt": "utf-8;jür\ngen@x"}, "an address has no control characters"),
+        ({"orcpt": "x" * 494}, "orcpt has at most 500 characters (RFC 3461 section 4.2)"),
+        ({"rrvs": datetime(2024, 1, 1)}, "has no time zone"),
+        ({"rrvs_else": "reject"}, ELSE + "'reject'"),
+        ({"rrvs": SINCE, "rrvs_else": "wait"}, ELSE + "'wait'"),
+    ],
+    ids=str,
+)
+def test_a_recipient_that_makes_no_sense_is_found_where_it_is_made(
+    options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
         Recipient(TO, **options)
 
 
-@pytest.mark.parametrize("arguments", [(0,), (-5, "return"), (10**9,), (60, "later"), (1.5,)], ids=str)
-def test_a_time_that_makes_no_sense_is_found_where_it_is_made(arguments: Any) -> None:
-    with pytest.raises(ValueError):
+def test_a_recipient_is_made_of_text() -> None:
+    with pytest.raises(TypeError, match=r"^an address is a str, not bytes$"):
+        Recipient(TO.encode())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("orcpt", "smtputf8", "text"),
+    [
+        ("x" * 493, False, "rfc822;" + "x" * 493),
+        ("ann@a.test", True, "rfc822;ann@a.test"),
+        ("rfc822;a+b@c", False, "rfc822;a+2Bb@c"),
+        ("X400;/S=A;/G=B", False, "X400;/S+3DA;/G+3DB"),
+        ("UTF-8;ann@b", False, "UTF-8;ann@b"),
+        ("jürgen@x", False, "utf-8;j\\x{FC}rgen@x"),
+        ("jürgen@x", True, "utf-8;jürgen@x"),
+    ],
+    ids=str,
+)
+def test_orcpt_is_a_type_and_an_address(orcpt: str, smtputf8: bool, text: str) -> None:
+    assert Recipient(TO, orcpt=orcpt).parameters(None, smtputf8=smtputf8) == [("DSN", f"ORCPT={text}")]
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        (None, None),
+        ("never", "never"),
+        (" NEVER ", "never"),
+        ("Delay, success", "delay,success"),
+        (("failure", "delay", "success"), "failure,delay,success"),
+        ((word for word in ["failure"]), "failure"),
+    ],
+    ids=str,
+)
+def test_notify_may_be_a_word_or_several(given: Any, value: str | None) -> None:
+    assert events(given) == value
+
+
+def test_what_is_asked_for_one_recipient_goes_before_what_all_are_asked() -> None:
+    offered = Extensions({"dsn": "", "rrvs": ""})
+    one = Recipient(TO, notify="never", rrvs=SINCE, rrvs_else="continue")
+    assert rcpt([TOO, one, TO], ["X=1"], "delay", offered, smtputf8=False) == [
+        ("NOTIFY=DELAY", "X=1"),
+        ("NOTIFY=NEVER", "RRVS=2024-05-01T12:30:00Z;C", "X=1"),
+        ("NOTIFY=DELAY", "X=1"),
+    ]
+    assert rcpt([TO], ["X=1"], None, Extensions(), smtputf8=False) == [("X=1",)]
+
+
+@pytest.mark.parametrize(
+    ("one", "option", "raw"),
+    [
+        (Recipient(TO, notify="never"), "notify", "NOTIFY=DELAY"),
+        (Recipient(TO, orcpt=TO), "orcpt", "orcpt=rfc822;x"),
+        (Recipient(TO, rrvs=SINCE), "rrvs", "RRVS=x"),
+    ],
+)
+def test_the_same_by_a_recipient_and_a_raw_option_names_both(one: Recipient, option: str, raw: str) -> None:
+    offered = Extensions({"dsn": "", "rrvs": ""})
+    words = f"{option.upper()} is asked for twice: by {option}=, and by the raw {raw!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        rcpt([one], ["X=1", raw], None, offered, smtputf8=False)
+
+
+def test_a_recipient_with_options_does_not_change_either() -> None:
+    with pytest.raises(AttributeError, match=r"^a Recipient does not change; make another$"):
+        Recipient(TO, notify="never").notify = "delay"
+
+
+TIME = "deliver_by is a whole number of seconds, of up to nine digits, not "
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((0,), "deliver_by: a message can be returned after some seconds, not before (RFC 2852)"),
+        ((-5, "return"), "deliver_by: a message can be returned after some seconds, not before (RFC 2852)"),
+        ((10**9,), TIME + "1000000000"),
+        ((-(10**9), "notify"), TIME + "-1000000000"),
+        ((60, "later"), """mode must be "return" or "notify", not 'later'"""),
+        ((1.5,), TIME + "1.5"),
+        ((True,), TIME + "True"),
+    ],
+    ids=str,
+)
+def test_a_time_that_makes_no_sense_is_found_where_it_is_made(arguments: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
         DeliverBy(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parameter"),
+    [
+        ((1,), "1;R"),
+        ((10**9 - 1,), "999999999;R"),
+        ((1 - 10**9, "notify"), "-999999999;N"),
+        ((0, "notify", True), "0;NT"),
+        ((timedelta(minutes=2, milliseconds=900), "return", True), "120;RT"),
+    ],
+    ids=str,
+)
+def test_a_time_may_go_as_far_as_the_rfc_says(arguments: Any, parameter: str) -> None:
+    assert DeliverBy(*arguments).parameter == parameter
 
 
 def test_an_option_that_nobody_knows_is_named() -> None:
     options: Any = {"return_receipt": True}
-    with pytest.raises(TypeError, match="return_receipt"):
+    words = r"^there is no option 'return_receipt'; there are ret, envid, .*, require_tls$"
+    with pytest.raises(TypeError, match=words):
         Envelope(SENDER, TO, BODY, **options)
+
+
+def test_nothing_asked_for_is_nothing() -> None:
+    assert parameters_of({}) is None
+    assert parameters_of({"ret": None, "size": None}) is None
+    assert parameters_of({"priority": 0}) == Parameters(priority=0)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +601,10 @@ def test_an_option_that_nobody_knows_is_named() -> None:
     ids=str,
 )
 def test_the_same_by_a_typed_and_a_raw_option_is_an_error(raw: Any, options: Any) -> None:
-    with pytest.raises(ValueError, match="twice"):
+    [[said]], [option] = raw.values(), options
+    keyword = said.partition("=")[0].upper()
+    words = f"{keyword} is asked for twice: by {option}=, and by the raw {said!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         Envelope(SENDER, TO, BODY, **raw, **options)
 
 

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 from leaks import told
+from signatures import certificate_signed_with
 
 from aiosmtpclient import scram
 from aiosmtpclient.exchange import Channel, Mechanism, Peer, Unproven
@@ -170,7 +171,21 @@ def test_a_first_message_that_makes_no_sense_ends_the_exchange(challenge, nonce)
     mechanism = scram.factory("SCRAM-SHA-256")(USER, Peer())
     next(mechanism)
 
-    assert "the server's first message" in str(ends_with(mechanism, challenge))
+    said = str(ends_with(mechanism, challenge))
+    assert said.startswith(
+        "the server's first message: " if challenge != b"\xff" else "the server's first message "
+    )
+
+
+def test_a_first_message_that_is_no_text_is_called_so(nonce) -> None:
+    assert ends_with(began(nonce), b"\xff") == "the server's first message is not UTF-8"
+
+
+def test_a_server_may_make_us_compute_for_so_long_and_no_longer(nonce, monkeypatch) -> None:
+    monkeypatch.setattr(scram, "MOST_ITERATIONS", 5000)
+    first = RFC_7677[3].removesuffix(b"4096")
+    assert began(nonce).send(first + b"5000").startswith(b"c=biws,")
+    assert ends_with(began(nonce), first + b"5001") == "the server's first message: more than 5000 iterations"
 
 
 def began(nonce) -> Mechanism:
@@ -230,6 +245,24 @@ def test_a_server_of_scramp_lets_us_in(name) -> None:
     server.set_client_first(next(mechanism).decode())
     server.set_client_final(mechanism.send(server.get_server_first().encode()).decode())
     assert mechanism.send(server.get_server_final().encode()) == b""
+
+
+@pytest.mark.parametrize(
+    ("signed_with", "bound_with"),
+    [("md5", "sha256"), ("sha1", "sha256"), ("sha256", "sha256"), ("sha384", "sha384"), ("sha512", "sha512")],
+)
+def test_the_hash_of_the_certificates_signature_is_used_unless_it_is_broken(
+    signed_with: str, bound_with: str
+) -> None:
+    """RFC 5929 section 4.1."""
+    certificate = certificate_signed_with(signed_with)
+    end_point = hashlib.new(bound_with, certificate).digest()
+    assert scram.binding(Channel(None, certificate)) == ("tls-server-end-point", end_point)
+
+
+@pytest.mark.parametrize("certificate", [CERTIFICATE + b"junk", CERTIFICATE[:-1], b"junk", b"", None])
+def test_what_is_no_certificate_binds_nothing(certificate: bytes | None) -> None:
+    assert scram.binding(Channel(None, certificate)) is None
 
 
 def test_a_certificate_that_names_no_hash_binds_nothing() -> None:

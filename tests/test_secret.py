@@ -9,7 +9,7 @@ import traceback
 
 import pytest
 
-from aiosmtpclient.secret import Secret, redacted, traces_of
+from aiosmtpclient.secret import Credentials, Secret, redacted, traces_of
 
 PASSWORD = "correct horse battery staple"
 
@@ -52,7 +52,7 @@ def test_an_empty_secret_is_false() -> None:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_secret_is_never_pickled_in_clear(protocol: int) -> None:
-    with pytest.raises(TypeError, match="not pickled"):
+    with pytest.raises(TypeError, match=r"^a Secret is not pickled: its text would stand there in clear$"):
         pickle.dumps(Secret(PASSWORD), protocol)
 
 
@@ -75,6 +75,32 @@ def test_a_secret_is_found_in_base64_wherever_it_stands_in_it(before: str, text:
     encoded = base64.b64encode(f"{before}{text}{behind}".encode()).decode()
 
     assert "***" in redacted(f"535 no: {encoded}", [Secret(text)])
+
+
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("behind", [1, 2, 3])
+@pytest.mark.parametrize("text", [PASSWORD, "fünf€", "abcdefgh", "abcdefg", "abcdef", "abcde", "abcd"])
+def test_every_character_of_base64_that_is_the_secrets_own_is_cut_out(
+    before: int, text: str, behind: int
+) -> None:
+    octets = text.encode()
+    encoded = base64.b64encode(b"<" * before + octets + b">" * behind).decode()
+    inside = range(before, before + len(octets))
+    own = [k for k in range(len(encoded)) if 6 * k // 8 in inside and (6 * k + 5) // 8 in inside]
+    start, end = own[0], own[-1] + 1
+
+    expected = f"{encoded[:start]}***{encoded[end:]}" if len(own) >= 6 else encoded
+    assert redacted(encoded, [Secret(text)]) == expected
+
+
+@pytest.mark.parametrize("text", ["abcdefg", "abcdefgh", "abcdefghi"])
+def test_nothing_is_left_of_the_base64_of_a_secret_alone(text: str) -> None:
+    assert redacted(f"<{base64.b64encode(text.encode()).decode()}>", [Secret(text)]) == "<***>"
+
+
+def test_another_proof_leaves_the_person_the_same() -> None:
+    other = Credentials("kurt", PASSWORD, "ursel").with_secret(Secret("token"))
+    assert other == Credentials("kurt", "token", "ursel")
 
 
 def test_redacting_leaves_everything_else() -> None:

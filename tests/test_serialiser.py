@@ -26,6 +26,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aiosmtpclient.serialiser import _SLICE as SLICE
 from aiosmtpclient.serialiser import Field, twin_of, write
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples" / "messages"
@@ -484,6 +485,19 @@ def test_a_made_up_boundary_stands_in_no_part(monkeypatch: pytest.MonkeyPatch) -
     octets = whole(outer, LEGACY).octets
     assert octets.count(b"--===============0000000000000000007==") == 2
     assert octets.count(b"--===============0000000000000000008==") == 2
+
+
+@pytest.mark.parametrize("before", [0, 1, SLICE - 20, SLICE - 1, SLICE, 3 * SLICE])
+def test_a_boundary_that_stands_somewhere_in_a_long_text_is_not_made_up(
+    before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = iter([7, 8])
+    monkeypatch.setattr("aiosmtpclient.serialiser.random.randrange", lambda limit: next(drawn))
+    message = parts("mixed")
+    inside = MIMEText("")
+    inside.set_payload("x" * before + "\n--===============0000000000000000007==\n" + "y" * 2 * SLICE)
+    message.attach(inside)
+    assert b'boundary="===============0000000000000000008=="' in whole(message, LEGACY).octets
 
 
 def test_what_is_signed_is_not_folded_anew() -> None:

@@ -26,8 +26,15 @@ def test_timeouts_are_taken_as_they_are() -> None:
 @pytest.mark.parametrize("which", ["connect", "reply", "write", "final"])
 @pytest.mark.parametrize("seconds", [0, 0.0, -1, math.nan, -math.inf, "5", (5, 5)])
 def test_a_timeout_that_is_no_time_is_refused_instead_of_failing_at_once(which: str, seconds: object) -> None:
-    with pytest.raises(ValueError, match="None waits for ever"):
+    with pytest.raises(ValueError) as caught:
         Timeouts(**{which: seconds})  # type: ignore[arg-type]
+    words = f"a timeout must be more than 0 seconds, not {seconds!r}; None waits for ever"
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize("which", ["connect", "reply", "write", "final"])
+def test_a_short_time_is_a_time(which: str) -> None:
+    assert getattr(Timeouts(**{which: 1e-9}), which) == 1e-9
 
 
 @pytest.mark.parametrize("seconds", [0, -0.5])

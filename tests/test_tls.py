@@ -168,6 +168,8 @@ def test_these_hosts_are_local(host: str) -> None:
         "::ffff:127.0.0.1",
         "[localhost]",
         "[]",
+        "[127.0.0.10",
+        "1127.0.0.1]",
         "ｌocalhost",
         "localhost\0.example.com",
     ],
@@ -217,6 +219,7 @@ def test_these_peers_are_not_local(peername: object) -> None:
     ("host", "name"),
     [
         ("mail.example.com", "mail.example.com"),
+        ("Mail.Example.COM", "Mail.Example.COM"),
         ("mail.example.com.", "mail.example.com"),
         ("my_host", "my_host"),
         ("bücher.example", "xn--bcher-kva.example"),
@@ -235,8 +238,10 @@ def test_the_name_to_verify_is_bare_and_in_a_labels(host: str, name: str) -> Non
     "host", ["", ".", "a..b", ".example.com", "a b", "a\0b", "x" * 64, "bü\u00a0cher", "a:25", "\ud800"]
 )
 def test_what_is_no_host_name_is_a_value_error_and_no_unicode_error(host: str) -> None:
-    with pytest.raises(ValueError, match="not a host name") as caught:
+    with pytest.raises(ValueError) as caught:
         tls.server_name(host)
+
+    assert str(caught.value) == f"not a host name: {host!r}"
 
     assert not isinstance(caught.value, UnicodeError)
 
@@ -291,6 +296,39 @@ def test_smtplibs_certfile_is_loaded_into_a_context_that_still_verifies(
 
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
+    ca.configure_trust(context)
+    assert handshake(context, server).version() == "TLSv1.3"
+
+
+def test_smtplibs_arguments_are_a_context_or_files_but_not_both(ca: trustme.CA, tmp_path: Path) -> None:
+    both, context = tmp_path / "both.pem", tls.default_context()
+    ca.issue_cert("client.example.com").private_key_and_cert_chain_pem.write_to_path(both)
+
+    assert tls.context_of(None, None, context) is context
+    assert tls.context_of(None, None, None).verify_mode is ssl.CERT_REQUIRED
+    for files in ((None, both), (both, None), (both, both)):
+        with pytest.raises(ValueError, match=r"^keyfile and certfile go into the context that is given$"):
+            tls.context_of(*files, context)
+
+
+def test_files_in_place_of_a_context_are_deprecated_where_they_are_passed(
+    ca: trustme.CA, tmp_path: Path
+) -> None:
+    certificate, chain, key = ca.issue_cert("a.test"), tmp_path / "chain.pem", tmp_path / "key.pem"
+    certificate.cert_chain_pems[0].write_to_path(chain)
+    certificate.private_key_pem.write_to_path(key)
+
+    def method() -> ssl.SSLContext:
+        return tls.context_of(str(key), str(chain), None)
+
+    words = r"^keyfile and certfile are deprecated: pass a context$"
+    with pytest.warns(DeprecationWarning, match=words) as warned:
+        context = method()
+    assert warned[0].filename == __file__
+    assert warned[0].lineno == method.__code__.co_firstlineno + 5
+    server = server_context(ca.issue_cert(HOST))
+    server.verify_mode = ssl.CERT_REQUIRED
+    ca.configure_trust(server)
     ca.configure_trust(context)
     assert handshake(context, server).version() == "TLSv1.3"
 
@@ -473,6 +511,21 @@ def test_a_connection_lost_in_the_handshake_is_named(make: Callable[[], Exceptio
 
     assert "closed in the middle of the handshake" in said
     assert (str(error).rstrip(".") or type(error).__name__) in said
+
+
+def test_what_ssl_said_stands_at_the_end_without_its_full_stop() -> None:
+    known = ssl.SSLCertVerificationError(1, "long words")
+    known.verify_code, known.verify_message = 10, "certificate has expired..."
+    said = str(tls.failure(known, HOST))
+    assert said.startswith(
+        f"TLS with {HOST} failed: its certificate has expired; check this machine's clock; "
+    )
+    assert said.endswith(" a tls_context= of your own can accept it (certificate has expired)")
+    unknown = ConnectionResetError(" reset ")
+    what = "the connection was closed in the middle of the handshake; on a port that starts in clear, pass"
+    said = f"TLS with {HOST} failed: {what} tls='starttls' instead of 'implicit' ( reset )"
+    assert str(tls.failure(unknown, HOST)) == said
+    assert str(tls.failure(EOFError(), HOST)).endswith("'implicit' (EOFError)")
 
 
 def test_a_certificate_refused_for_another_reason_still_names_the_knob() -> None:

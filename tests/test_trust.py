@@ -123,7 +123,9 @@ def test_authorities_that_cannot_be_loaded_are_found_at_once(tmp_path, made_of, 
 
 @pytest.mark.parametrize("nothing", ["", b""])
 def test_no_authority_at_all_is_not_taken_for_those_of_the_system(nothing):
-    with pytest.raises(ValueError, match="tls_ca= is empty"):
+    with pytest.raises(
+        ValueError, match=r"^tls_ca= is empty: leave it out to trust the system's authorities$"
+    ):
         AsyncSMTP("mail.test", tls_ca=nothing)
 
 
@@ -295,13 +297,36 @@ def test_a_pin_without_tls_is_a_contradiction():
     "pin", ["", "00", "0" * 40, "0" * 63, "0" * 65, "g" * 64, "00:" * 32, ":".join(["0000"] * 16), b"0" * 64]
 )
 def test_what_is_no_fingerprint_is_told_what_one_is(pin):
-    with pytest.raises(ValueError, match="64 hexadecimal digits with or without colons"):
+    with pytest.raises(ValueError) as told:
         AsyncSMTP("mail.test", tls_fingerprint=[pin])
+    assert str(told.value) == (
+        "tls_fingerprint= takes the SHA-256 of a certificate, 64 hexadecimal digits with or without colons, "
+        f"or several of them, not {pin!r}"
+    )
 
 
 def test_no_fingerprint_at_all_is_not_taken_for_a_pin():
-    with pytest.raises(ValueError, match="names no certificate"):
+    with pytest.raises(
+        ValueError, match=r"^tls_fingerprint= names no certificate: leave it out, or pass at least one$"
+    ):
         AsyncSMTP("mail.test", tls_fingerprint=[])
+
+
+def test_the_systems_authorities_are_read_only_when_they_are_needed(own, monkeypatch):
+    made = []
+
+    def default_context() -> ssl.SSLContext:
+        made.append(1)
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    monkeypatch.setattr(tls, "default_context", default_context)
+    for trust in (Trust(), Trust(certificate=own / "both.pem")):
+        assert made == []
+        assert trust.context() is trust.context()
+        assert made.pop() == 1
+    Trust(fingerprint="00" * 32).context()
+    Trust(AUTHORITY.ca_pem, own / "both.pem", "00" * 32).context()
+    assert made == []
 
 
 def test_a_server_without_a_certificate_has_not_the_pinned_one():

@@ -13,7 +13,7 @@ from leaks import told
 from aiosmtpclient import AsyncLMTP, AsyncSMTP, SMTPPool, Timeouts, TLSPolicy
 from aiosmtpclient.secret import Secret
 from aiosmtpclient.testing import CertificateAuthority, MailServer
-from aiosmtpclient.urls import OPTIONS, POOL_OPTIONS, read
+from aiosmtpclient.urls import OPTIONS, POOL_OPTIONS, read, read_proxy
 
 PASSWORD = "corréct: horse/battery?st#ple@%+&="
 ENCODED = quote(PASSWORD, safe="")
@@ -46,6 +46,8 @@ def policy(url: str, **options: object) -> TLSPolicy:
         ("smtp://[::1]", "::1", 25),
         ("smtp://[2001:db8::1]:26", "2001:db8::1", 26),
         ("smtp://[fe80::1%25eth0]", "fe80::1%eth0", 25),
+        ("smtp://mail.example.org:1", "mail.example.org", 1),
+        ("smtp://mail.example.org:65535", "mail.example.org", 65535),
         ("smtp://b%C3%BCcher.example", "bücher.example", 25),
         ("smtp://bücher.example", "bücher.example", 25),
     ],
@@ -100,6 +102,51 @@ def test_a_unix_socket_is_local_and_needs_no_tls(url: str) -> None:
 def test_what_names_no_server_is_told_why(url: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         read(Secret(url))
+
+
+FORM = (
+    "a URL looks like smtp://user:password@host:port/?option=value; in user, password and values write "
+    "anything but letters, digits and -._~ as percent-encoded UTF-8, as %40 for @"
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        (
+            "http://h",
+            "not a URL of a mail server, which begins with one of smtp://, smtps://, submission://, lmtp://, "
+            f"lmtp+unix://; {FORM}",
+        ),
+        ("smtp://h/x", f"nothing may stand behind host and port but options; {FORM}"),
+        (
+            "smtp://::1",
+            f"the URL names no host that could be one (an IPv6 address needs brackets); {FORM}",
+        ),
+        ("smtp://h:0", f"the port in the URL must be a number from 1 to 65535; {FORM}"),
+        (
+            "lmtp+unix://h/x",
+            "lmtp+unix:// takes no host: three slashes stand before the path of the socket",
+        ),
+        (
+            "lmtp+unix:///",
+            "lmtp+unix:// needs the path of a socket, as in lmtp+unix:///run/dovecot/lmtp",
+        ),
+        ("smtp://%zz@h", "the user in the URL is not percent-encoded UTF-8: write a % as %25"),
+        ("smtp://u:%zz@h", "the password in the URL is not percent-encoded UTF-8: write a % as %25"),
+        ("lmtp+unix:///%zz", "the path in the URL is not percent-encoded UTF-8: write a % as %25"),
+    ],
+)
+def test_an_error_says_how_such_a_url_looks(url: str, why: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        read(Secret(url))
+    assert str(caught.value) == why
+
+
+@pytest.mark.parametrize("character", [*' \t"<>@:/\\?#[]%', "\x7f", "\u2028", "\u3000"])
+def test_a_host_has_none_of_the_characters_that_part_a_url(character: str) -> None:
+    with pytest.raises(ValueError, match="names no host"):
+        read(Secret(f"smtp://a{quote(character, safe='')}b"))
 
 
 def test_a_url_is_text() -> None:
@@ -317,6 +364,147 @@ def test_options_in_code_come_before_those_of_the_url() -> None:
 def test_a_wrong_option_is_named_with_what_it_takes(query: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         AsyncSMTP.from_url(f"smtp://mail.example.org?{query}")
+
+
+SOME_TEXT, SECONDS = "some text", "a number of seconds, or none for any time"
+WHOLE, WHOLE_OR_NONE = "a whole number", "a whole number, or none for any"
+
+
+@pytest.mark.parametrize(
+    ("option", "values", "wrong", "takes"),
+    [
+        (
+            "tls",
+            {"required": "required", "none": "none"},
+            ["x", ""],
+            "one of required, opportunistic, none",
+        ),
+        ("pipelining", {"off": "off", "stream": "stream"}, ["x", ""], "one of off, message, stream"),
+        ("chunking", {"auto": "auto", "eager": "eager"}, ["on", ""], "one of off, auto, eager"),
+        (
+            "timeout",
+            {"0": 0.0, "1.5": 1.5, "999999999.999999999": 999999999.999999999, "none": None},
+            ["", "x", "1.", ".5", "-1", "1000000000"],
+            SECONDS,
+        ),
+        ("local_hostname", {"a%20b": "a b"}, [""], SOME_TEXT),
+        ("server_hostname", {"h": "h"}, [""], SOME_TEXT),
+        (
+            "source_address",
+            {"192.0.2.1": ("192.0.2.1", 0), "h:25": ("h", 25), "[::1]:26": ("::1", 26)},
+            ["::1", "h:x", "h:65536"],
+            "an address, or address:port",
+        ),
+        ("tls_ca", {"/a/b": "/a/b"}, [""], "the path of a file or a directory"),
+        (
+            "tls_certificate",
+            {"a": "a", "a,b": ("a", "b")},
+            ["", "a,", ",b", "a,b,c"],
+            "the path of a file, or two with a comma between them",
+        ),
+        (
+            "tls_fingerprint",
+            {"a": ("a",), "a,b,c": ("a", "b", "c")},
+            ["", "a,"],
+            "fingerprints with commas between them",
+        ),
+        ("mechanisms", {"A": ("A",), "A,B": ("A", "B")}, ["", ",A"], "names with commas between them"),
+        (
+            "proxy",
+            {"http%3A%2F%2Fh%3A1": Secret("http://h:1")},
+            [""],
+            "the URL of a proxy, percent-encoded once more",
+        ),
+        ("max_connections", {"3": 3, "999999999": 999999999}, ["none", "", "1.5", "1000000000"], WHOLE),
+        ("max_messages", {"3": 3, "none": None}, ["", "x"], WHOLE_OR_NONE),
+        ("max_waiting", {"0": 0, "none": None}, ["", "x"], WHOLE_OR_NONE),
+        ("max_age", {"3": 3.0, "none": None}, ["", "x"], SECONDS),
+        ("max_idle", {"3": 3.0, "none": None}, ["", "x"], SECONDS),
+        ("check_after", {"3": 3.0, "none": None}, ["", "x"], SECONDS),
+        ("acquire_timeout", {"3": 3.0, "none": None}, ["", "x"], SECONDS),
+        ("rate_limit", {"0.5": 0.5}, ["none", ""], "a number of messages a second"),
+        ("retries", {"2": 2}, ["none", "-1"], WHOLE),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "_" in value else "",
+)
+def test_what_each_option_takes(option: str, values: dict[str, object], wrong: list[str], takes: str) -> None:
+    for text, value in values.items():
+        target = read(Secret(f"smtp://h?{option}={text}"), pool=True)
+        said = target.tls if option == "tls" else target.options[option]
+        assert said == value
+        assert type(said) is type(value)
+    for text in wrong:
+        with pytest.raises(ValueError) as caught:
+            read(Secret(f"smtp://h?{option}={text}"), pool=True)
+        assert str(caught.value) == f"the option {option}= of the URL takes {takes}"
+
+
+def test_an_unknown_option_is_named_unless_it_may_be_part_of_a_password() -> None:
+    known = ", ".join(OPTIONS)
+    for query, words in {
+        "x=1": f"the URL has an unknown option x=; known are {known}",
+        "x" * 31 + "=1": f"the URL has an unknown option {'x' * 31}=; known are {known}",
+        "x" * 32 + "=1": f"the URL has an unknown option; known are {known}",
+        "s3cret=1": f"the URL has an unknown option; known are {known}",
+        "retries=1": "the option retries= is a pool's: use SMTPPool.from_url, or leave it out of the URL",
+        "tls=none&tls=none": "the option tls= stands twice in the URL",
+    }.items():
+        with pytest.raises(ValueError) as caught:
+            read(Secret(f"smtp://h?{query}"))
+        assert str(caught.value) == words
+
+
+# -- a proxy ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("socks5://h:1080", ("socks5", "h", 1080, None, None)),
+        ("SOCKS5H://h:1080/", ("socks5", "h", 1080, None, None)),
+        ("socks4://192.0.2.1:1", ("socks4", "192.0.2.1", 1, None, None)),
+        ("http://[::1]:3128", ("http", "::1", 3128, None, None)),
+        ("http://u%40x:p%3A%2F@h:3128", ("http", "h", 3128, Secret("u@x"), Secret("p:/"))),
+        ("http://u@h:3128", ("http", "h", 3128, Secret("u"), None)),
+        ("http://:p@h:3128", ("http", "h", 3128, Secret(""), Secret("p"))),
+    ],
+)
+def test_a_url_names_a_proxy(url: str, target: tuple[object, ...]) -> None:
+    assert read_proxy(Secret(url)) == target
+
+
+LIKE = (
+    "the URL of a proxy looks like socks5://user:password@host:port; known are socks5://, socks5h://, "
+    "socks4://, http://"
+)
+NEEDS = "the URL of a proxy needs a host and a port, as socks5://user:password@host:port"
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("h:1080", LIKE),
+        ("https://h:1080", LIKE),
+        ("smtp://h:1080", LIKE),
+        ("http://h:1080/x", LIKE),
+        ("http://h:1080?x", LIKE),
+        ("http://h", NEEDS),
+        ("http://:1080", NEEDS),
+        ("http://h:65536", NEEDS),
+        ("http://%zz@h:1", "the user of the proxy in the URL is not percent-encoded UTF-8: write a % as %25"),
+        (
+            "http://u:%zz@h:1",
+            "the password of the proxy in the URL is not percent-encoded UTF-8: write a % as %25",
+        ),
+    ],
+)
+def test_what_names_no_proxy_is_told_why(url: str, why: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        read_proxy(Secret(url))
+    assert str(caught.value) == why
+
+
+# -- options and arguments -------------------------------------------------------------------------
 
 
 def test_every_option_is_an_argument() -> None:

@@ -21,7 +21,7 @@ takes nothing but what the RFCs say, `counter` puts it at the other end of a cab
 
 Rules of this room:
 
-* The octets decide everything: the same ones do the same again, in any process.
+* The octets decide everything but the challenge that NTLM draws: the same ones do the same again.
 * What may be raised is what is documented: our tree; ValueError and TypeError for what a caller
   gave. An exception of any other class is a finding, and so is a UnicodeError.
 * A model here shares no code with what it is held against.

@@ -65,6 +65,16 @@ VALUES = (
     "undisclosed-recipients:;", "ann@a.test (comment)", "text/plain; charset=x",
     "multipart/mixed; boundary=b", ".", "..", "From x", "\x85", "\u2028",
 )  # fmt: skip
+NAMED = {
+    "ann@a.test": ["ann@a.test"],
+    "Bob <bob@b.test>, cat@c.test": ["bob@b.test", "cat@c.test"],
+    "ü <ann@a.test>": ["ann@a.test"],
+    "group: ann@a.test, bob@b.test;": ["ann@a.test", "bob@b.test"],
+    '"a b"@b.test': ['"a b"@b.test'],
+    "undisclosed-recipients:;": [],
+    "ann@a.test (comment)": ["ann@a.test"],
+}
+"""Whom the values name of which that is beyond doubt."""
 SEEDS = (
     b"",
     bytes(range(120)),
@@ -121,8 +131,8 @@ class Asked:
     def __init__(self, choices: Choices) -> None:
         self.sender = _address(choices)
         self.recipients: list[Any] = [_recipient(choices) for _ in range(choices.number(4))] or ["ann@a.test"]
-        self.mail_options = choices.several(RAW, 2) if choices.rarely(4) else []
-        self.rcpt_options = choices.several(RAW, 2) if choices.rarely(6) else []
+        self.mail_options = choices.several(RAW, 2) if choices.rarely(6) else []
+        self.rcpt_options = choices.several(RAW, 2) if choices.rarely(8) else []
         self.fields: list[tuple[str, str]] | None = None
         self.message: Any = b"Subject: x\r\n\r\n.\r\nhello\r\n"
         self.by_header = False
@@ -134,7 +144,7 @@ class Asked:
             EmailMessage(policy=choices.pick((policies.default, policies.SMTP))) if modern else Message()
         )
         self.message = message
-        fields = [(_name(choices), _value(choices)) for _ in range(choices.number(6))]
+        fields = [(_name(choices), _value(choices)) for _ in range(choices.number(4))]
         if not choices.rarely():
             fields[:0] = [("From", "me@a.test"), ("To", "ann@a.test")]
         by_hand = choices.flag()
@@ -152,9 +162,9 @@ class Asked:
 
 
 def _address(choices: Choices) -> str:
-    if choices.rarely(3):
+    if choices.rarely(10):
         return choices.text(FRAGMENTS, 8)
-    if choices.rarely(4):
+    if choices.rarely(7):
         return f"{choices.text(FRAGMENTS, 3)}@{choices.text(FRAGMENTS, 3)}"
     if choices.rarely(6):
         return f"{choices.text(FRAGMENTS, 3)} <{choices.pick(PLAIN)}>"
@@ -297,7 +307,10 @@ def _judge(counter: Counter, asked: Asked, result: SendResult | Exception, *, lm
     assert verbs == [*wanted, b"QUIT"], server.commands
     texts = [outcome.address for outcome in result.outcomes]
     assert all(outcome.delivery is Delivery.ACCEPTED for outcome in result.outcomes)
-    if not asked.by_header:
+    if asked.by_header:
+        named = _named(asked.fields or [])
+        assert named is None or texts == named, f"{texts} for {asked.fields}"
+    else:
         assert texts == asked.recipients, f"{texts}, not {asked.recipients}"
         assert _is_of(server.transactions[0].sender, asked.sender), f"{server.transactions[0].sender!r}"
     if b"LIMITS" in server.keywords:
@@ -308,6 +321,19 @@ def _judge(counter: Counter, asked: Asked, result: SendResult | Exception, *, lm
     for one in server.transactions:
         _look_at_options(one, asked)
         _look_at_content(one, asked)
+
+
+def _named(fields: list[tuple[str, str]]) -> list[str] | None:
+    """The recipients that a header block names, if that is beyond doubt."""
+    keys = [name.strip().lower() for name, _ in fields]
+    prefix = "resent-" if "resent-date" in keys else ""
+    values = [
+        NAMED.get(value) for name in ("to", "cc", "bcc") for key, (_, value) in zip(keys, fields, strict=True)
+        if key == prefix + name
+    ]  # fmt: skip
+    if None in values:
+        return None
+    return [address for addresses in values if addresses is not None for address in addresses]
 
 
 def _each_once(texts: list[str], paths: list[bytes]) -> list[str]:

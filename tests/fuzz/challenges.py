@@ -62,7 +62,7 @@ def check(octets: bytes) -> None:
         credentials = Credentials(credentials.user, "s3cret-word", credentials.authorization_id)
     server = Server(name, choices, credentials)
     initial = not choices.flag()
-    with mock.patch.object(scramp_core, "hi", _salted):
+    with mock.patch.multiple(scramp_core, hi=_salted, token_hex=lambda *size: "n" * 24):
         try:
             dialogue = _dialogue(name, choices, credentials, initial)
         except ValueError as error:

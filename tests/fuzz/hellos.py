@@ -55,9 +55,13 @@ def check(octets: bytes) -> None:
     """Read them as what stands behind 250."""
     choices = Choices(octets)
     lines = [b"strict.test", *_lines(choices)]
-    _read(lines)
-    offered = _over_the_wire(choices, lines)
-    _ask(choices, offered)
+    way = choices.number(2)
+    if way == 0:
+        _ask(choices, Extensions.parse(b"\n".join(lines)))
+    elif way == 1:
+        _over_the_wire(choices, lines)
+    else:
+        _read(lines)
 
 
 def _lines(choices: Choices) -> list[bytes]:
@@ -109,8 +113,8 @@ def _by_the_grammar(lines: list[bytes]) -> dict[str, str]:
     return found
 
 
-def _over_the_wire(choices: Choices, lines: list[bytes]) -> Extensions:
-    """Say it to the dialogue, whole and in pieces; returns what it made of it."""
+def _over_the_wire(choices: Choices, lines: list[bytes]) -> None:
+    """Say it to the dialogue, whole and in pieces."""
     said = b"".join(
         b"250" + (b" " if number == len(lines) - 1 else b"-") + line + b"\r\n"
         for number, line in enumerate(lines)
@@ -118,7 +122,8 @@ def _over_the_wire(choices: Choices, lines: list[bytes]) -> Extensions:
     cuts = choices.cut(said)
     whole, pieces = _said([said]), _said(cuts)
     assert whole == pieces, f"{whole} and {pieces} by {cuts!r}"
-    return whole if isinstance(whole, Extensions) else Extensions()
+    fits = not any(b"\n" in line for line in lines) and len(said) < 8000
+    assert not fits or whole == Extensions.parse(b"\n".join(line.strip(b" \t\r") for line in lines)), whole
 
 
 def _said(pieces: list[bytes]) -> Extensions | str:

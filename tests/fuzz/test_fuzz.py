@@ -103,7 +103,7 @@ ENDLESS = {"_fail": lambda self, why: True}
 FAULTS: dict[str, tuple[str, str, dict[Any, dict[str, Any]]]] = {
     "a split that matters": (
         "replies",
-        r"the split matters|, not \(",
+        "the split matters|, not ",
         {replies.ReplyParser: {"feed": _split_matters}},
     ),
     "a reply without a cap": (
@@ -128,7 +128,7 @@ FAULTS: dict[str, tuple[str, str, dict[Any, dict[str, Any]]]] = {
     ),
     "an address that is a command": (
         "callers",
-        "no command",
+        "no command|surrogates not allowed",
         {
             addresses: {"_FORBIDDEN": "(?!)", "_MAILBOX": ANY_ADDRESS},
             commands: {"_check_odd": lambda *given: None},

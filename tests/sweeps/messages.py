@@ -16,6 +16,7 @@ import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from aiosmtpclient import AsyncLMTP, AsyncSMTP, SMTPException, SMTPPool
@@ -88,11 +89,7 @@ class _Answers(Network):
                 line.say(next(answers, b"500 what?\r\n"))
 
         line.reader = answer
-        protocol = factory()
-        line.end.protocol = protocol
-        protocol.connection_made(line.end)
-        self.loop.call_soon(line.say, next(answers))
-        return line.end, protocol
+        return line.end, line.end.connect(factory, partial(line.say, next(answers)))
 
 
 class _Nobody(Network):
