@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from email.message import Message
 from smtplib import LMTP_PORT
 from socket import AddressFamily, socket
@@ -301,8 +301,10 @@ def _dialling_in_thread(dialer: BlockingDialer) -> Dialer:
 
 
 def _close_late(thread: asyncio.Future[socket | Awaitable[socket]]) -> None:
-    if not thread.cancelled() and thread.exception() is None and isinstance(made := thread.result(), socket):
-        made.close()
+    if not thread.cancelled() and thread.exception() is None:
+        made = thread.result()
+        if isinstance(made, socket | Coroutine):
+            made.close()
 
 
 async def hang_up_all() -> None:

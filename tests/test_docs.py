@@ -238,7 +238,7 @@ def test_every_extra_is_in_the_table_with_what_it_asks_for() -> None:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
     page = (ROOT / "docs" / "getting-started.md").read_text("utf-8").partition("## Extras")[2]
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (.*) \| [\d.]+ \|$", page, re.M))
-    assert rows.keys() == extras.keys() - {"recipes", "bench", "dev"}
+    assert rows.keys() == extras.keys() - {"recipes", "fuzz", "bench", "dev"}
     for extra, packages in rows.items():
         wanted = [re.split(r"[>=;]", requirement)[0] for requirement in extras[extra]]
         assert [name for name in wanted if name not in packages.split(", ")] == [], extra

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import hashlib
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
 import pytest
 from leaks import told
 from way_through import ProxyServer, in_a_thread
 
-from aiosmtpclient import LMTP, SMTP, SMTP_SSL, SMTPConnectError, SMTPTimeoutError, SMTPTLSError
+from aiosmtpclient import LMTP, SMTP, SMTP_SSL, SMTPConnectError, SMTPTimeoutError, SMTPTLSError, run_sync
 from aiosmtpclient.testing import CertificateAuthority, MailServer
 from aiosmtpclient.testing.certificates import _authority, certificate_of
 
@@ -204,6 +206,29 @@ def test_a_socket_that_comes_too_late_is_closed() -> None:
     deadline = time.monotonic() + 10
     while not (made and made[0].fileno() == -1):
         assert time.monotonic() < deadline, "the socket was left open"
+
+
+def test_a_coroutine_that_comes_too_late_is_closed() -> None:
+    """Nobody would await it, and it would complain about that."""
+    go_on, made = threading.Event(), threading.Event()
+
+    class Slow:
+        def __call__(
+            self, host: str, port: int, seconds: float | None
+        ) -> Coroutine[object, object, socket.socket]:
+            go_on.wait(10)
+            made.set()
+            return self.never()
+
+        async def never(self) -> socket.socket:
+            raise AssertionError("nobody waits for this")
+
+    with pytest.raises(SMTPTimeoutError):
+        SMTP("mail.test", 25, timeout=0.01, dialer=Slow())
+    go_on.set()
+    assert made.wait(10)
+    run_sync(asyncio.sleep(0.0))  # behind what the thread told the loop
+    gc.collect()
 
 
 # -- chunks ----------------------------------------------------------------------------------------

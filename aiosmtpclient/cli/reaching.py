@@ -105,29 +105,28 @@ def dialer_in(reach: Reach) -> Dialer | None:
 
 
 def _certificate(arguments: argparse.Namespace) -> CertificateFiles | None:
-    if arguments.certificate is None and arguments.key is not None:
-        raise Failure("--key needs --certificate", Exit.USAGE)
-    if arguments.key is None:
-        certificate: str | None = arguments.certificate
+    certificate: StrPath | None = arguments.certificate
+    key: StrPath | None = arguments.key
+    if key is None:
         return certificate
-    pair: tuple[StrPath, StrPath] = (arguments.certificate, arguments.key)
-    return pair
+    if certificate is None:
+        raise Failure("--key needs --certificate", Exit.USAGE)
+    return certificate, key
 
 
 def _proxy(arguments: argparse.Namespace) -> Secret | None:
-    if arguments.proxy is None and arguments.proxy_env is None:
-        return None
-    if arguments.proxy is not None and arguments.proxy_env is not None:
-        raise Failure("--proxy and --proxy-env: only one of them", Exit.USAGE)
-    if arguments.proxy_env is not None:
-        if arguments.proxy_env not in os.environ:
-            raise Failure(f"--proxy-env: there is no environment variable {arguments.proxy_env}", Exit.USAGE)
-        return Secret(os.environ[arguments.proxy_env])
-    url = Secret(arguments.proxy)
+    variable: str | None = arguments.proxy_env
+    url = Secret(arguments.proxy or "")
+    if variable is not None:
+        if arguments.proxy is not None:
+            raise Failure("--proxy and --proxy-env: only one of them", Exit.USAGE)
+        if variable not in os.environ:
+            raise Failure(f"--proxy-env: there is no environment variable {variable}", Exit.USAGE)
+        return Secret(os.environ[variable])
     if "@" in url.reveal():
         raise Failure(
             "a password among the arguments can be read by everybody on this machine: put the proxy's "
             "URL into an environment variable, and name that with --proxy-env",
             Exit.USAGE,
         )
-    return url
+    return url if arguments.proxy is not None else None
