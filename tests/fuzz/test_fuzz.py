@@ -141,7 +141,7 @@ FAULTS: dict[str, tuple[str, str, dict[Any, dict[str, Any]]]] = {
     ),
     "a Bcc that leaves": (
         "callers",
-        "Bcc",
+        "(?i)bcc",
         {message_objects: {"_BLIND": frozenset()}},
     ),
     "two lines in a command": (
@@ -156,7 +156,7 @@ FAULTS: dict[str, tuple[str, str, dict[Any, dict[str, Any]]]] = {
     ),
     "dots that are single": (
         "bodies",
-        "single dot",
+        "single dot|no command",
         {content: {"_with_dots": _as_it_is}},
     ),
     "a bare line feed": (
