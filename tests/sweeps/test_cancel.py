@@ -206,7 +206,7 @@ def goes_on_in_the_background() -> AbstractContextManager[object]:
     ("mistake", "call", "moment", "kind"),
     [
         (keeps_what_nobody_looked_at, "connect", "wakes", "leak"),
-        (keeps_what_nobody_looked_at, "login", "wakes", "wrong class"),
+        (keeps_what_nobody_looked_at, "by hand", "wakes", "harm"),
         (keeps_what_is_half_done, "sendmail", "waits", "wrong class"),
         (loses_the_turn, "sendmail", "waits", "hang"),
         (swallows_a_cancellation, "sendmail", "wakes", "wrong class"),
