@@ -4,6 +4,7 @@
 #                 then in bulk, with a kill on the way
 #   make test     the tests, on every event loop
 #   make torture  every fault at every place, one line of figures a sweep; takes a while
+#   make fuzz     every fuzz target, 20,000 runs each, or RUNS=1000000; docs/reliability.md says how
 #   make interop  the client against real mail servers on loopback; docs/interop.md has the last run
 #   make check    linter, formatter, both type checkers, the layer rule
 #   make bench    this client beside others, about eight minutes; QUICK=1 for a short look
@@ -19,7 +20,7 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test torture interop check bench soak ledger clean
+.PHONY: demo test torture fuzz interop check bench soak ledger clean
 
 demo: $(READY)
 	$(RUN) -m aiosmtpclient demo examples/messages
@@ -29,6 +30,9 @@ test: $(READY)
 
 torture: $(READY)
 	TORTURE=1 $(RUN) -m pytest -q -n auto --dist worksteal tests/sweeps $(ARGS)
+
+fuzz: $(READY)
+	$(RUN) -m tests.fuzz all --runs $(or $(RUNS),20000) $(ARGS)
 
 interop: $(READY)
 	$(RUN) -m pytest -q -p no:xdist -p no:cacheprovider --timeout=120 tests/interop $(ARGS)

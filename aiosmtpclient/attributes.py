@@ -9,28 +9,19 @@ Rules of this room:
   threads that share a client cannot meet there. What was told last is kept, for only what differs
   from that was written by the caller.
 * Nothing here waits, `__del__` least of all: it warns, and asks the loop to close the socket.
-* A client that was connected before a fork belongs to the parent: in the child it is not
-  connected, and nothing is ever written to the parent's socket.
 """
 
 from __future__ import annotations
 
-import os
 import warnings
 from smtplib import SMTP_PORT
 from typing import TYPE_CHECKING
 
 from . import commands
-from .errors import SMTPServerDisconnected
 from .secret import Secret
 
 if TYPE_CHECKING:
     from .classic import ClassicSMTP, SocketView
-
-_FORKED = (
-    "this client was connected before os.fork(), and the connection is its parent's: "
-    "connect() makes one of its own"
-)
 
 
 class Attributes:
@@ -64,14 +55,6 @@ class Attributes:
         self._client = client
         self._offered: dict[str, str] = {}
         self._greeted = False
-        self._pid = os.getpid()
-
-    @property
-    def _desk(self) -> ClassicSMTP:
-        """The client, if this process may use it."""
-        if self._left_by_fork():
-            raise SMTPServerDisconnected(_FORKED)
-        return self._client
 
     def _tell(self) -> None:
         """Let the client know what the caller wrote into the attributes."""
@@ -92,19 +75,9 @@ class Attributes:
             self._offered = client.esmtp_features
             self.esmtp_features = dict(self._offered)
 
-    def _left_by_fork(self) -> bool:
-        """True if the connection was the parent's; it is not ours any more."""
-        if self._pid == os.getpid():
-            return False
-        self._pid = os.getpid()
-        connected = self._client.is_connected
-        self._client.disinherit()
-        self._learn()
-        return connected
-
     def __del__(self) -> None:
         client = self.__dict__.get("_client")  # a constructor may fail before there is one
-        if client is None or self._left_by_fork() or not client.is_connected:
+        if client is None or not client.is_connected:
             return
         try:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)

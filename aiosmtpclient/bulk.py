@@ -136,8 +136,12 @@ class _Run(Generic[M]):
         workers = list(self._workers)
         for worker in workers:
             worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-        await self._each.aclose()
+        try:
+            await asyncio.gather(*workers, return_exceptions=True)
+        finally:
+            await (
+                self._each.aclose()
+            )  # also if cancelled again, for that too waits until nobody takes from it
 
 
 async def _feed(messages: Iterable[M] | AsyncIterable[M]) -> AsyncGenerator[M, None]:

@@ -16,9 +16,7 @@ Rules of this room:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
-import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from email.message import Message
 from smtplib import LMTP_PORT
@@ -27,7 +25,7 @@ from typing import ClassVar, Literal, TypeAlias, cast
 
 from . import opening
 from .client import AsyncSMTP
-from .connection import Connection
+from .connection import Connection, living
 from .content import SourceKind, Stream
 from .extensions import Extensions
 from .message import Body
@@ -42,10 +40,6 @@ from .tls import TLSPolicy
 
 Address: TypeAlias = "tuple[str, int] | tuple[str, int, int, int] | str"
 """A socket's address: IPv4, IPv6, or the path of a Unix socket."""
-
-_open: weakref.WeakSet[Connection] = weakref.WeakSet()
-_inherited: list[Connection] = []
-"""Connections of a parent process. Collected in a child they would be closed through its loop."""
 
 
 class SocketView:
@@ -164,7 +158,6 @@ class ClassicSMTP(AsyncSMTP):
                 await opening.farewell(old)
             connection = await opening.reach(self._settings)
             self._connection = connection
-            _open.add(connection)
             return await connection.run(_first(connection.session.greeting))
 
     async def hang_up(self) -> None:
@@ -178,17 +171,10 @@ class ClassicSMTP(AsyncSMTP):
         """The same from any thread, without waiting."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(RuntimeError):  # its loop is closed, and took the socket with it
-                connection.loop.call_soon_threadsafe(connection.drop)
+            connection.let_go()
 
     def __del__(self) -> None:
         """Nothing: its owner warns, and lets go."""
-
-    def disinherit(self) -> None:
-        """After a fork, in the child: leave the connection to the parent, untouched."""
-        if self._connection is not None:
-            _inherited.append(self._connection)
-            self._connection = None
 
     # -- octets of the caller's own ------------------------------------------------------
 
@@ -267,8 +253,7 @@ def _first(greeting: Step) -> Dialogue[Reply]:
 
 async def hang_up_all() -> None:
     """The event loop ends: drop every connection on it that somebody forgot."""
-    loop = asyncio.get_running_loop()
-    for connection in [connection for connection in _open if connection.loop is loop]:
+    for connection in living(asyncio.get_running_loop()):
         connection.drop()
         await connection.finish()
 

@@ -14,7 +14,6 @@ Rules of this room:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import warnings
 from collections.abc import Sequence
@@ -339,7 +338,9 @@ class AsyncSMTP(Sending):
         connection, greeting = await opening.connect(self._settings)
         if self._closings != closings:
             connection.drop()
-            raise SMTPServerDisconnected("the client was closed while it connected")
+            raise SMTPServerDisconnected(
+                f"the client was closed while it connected to {self._settings.endpoint.name}"
+            )
         self._connection, self._connected_by_settings = connection, True
         self._unreachable = False
         self._take_over(connection)
@@ -440,20 +441,30 @@ class AsyncSMTP(Sending):
                 connection.drop()
 
     def close(self) -> None:
-        """Close the connection at once, without QUIT; one that is being made is closed when it is there."""
+        """Close the connection at once, without QUIT; one that is being made is closed when it is there.
+
+        From another thread than its event loop's, or where that is closed, it may be called too.
+        """
         self._connected_by_settings = False
         self._closings += 1
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is None:
+            return
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:  # no loop runs in this thread
+            here = None
+        if here is connection.loop:
             connection.drop()
+        else:
+            connection.let_go()
 
     def __del__(self) -> None:
         connection = self.__dict__.get("_connection")  # a constructor may fail before there is one
         if connection is None or not connection.alive:
             return
         warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-        with contextlib.suppress(RuntimeError):  # its loop is closed, and took the socket with it
-            connection.loop.call_soon_threadsafe(connection.drop)
+        connection.let_go()
 
     def __repr__(self) -> str:
         if "_settings" not in self.__dict__:  # the constructor failed, and somebody shows its locals

@@ -12,21 +12,26 @@ Rules of this room:
 * A dialogue that has given back its turn owes nothing but the reading of its replies, and that
   is done by counting, whether anybody still waits for them or not.
 * No bare `OSError` or `ssl.SSLError` leaves this room, but the caller's own exceptions do.
+* A connection belongs to the process that made it. In a child that was forked it is over, and nothing
+  touches its socket or its loop, which the parent goes on using.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import os
 import ssl
-from collections.abc import Callable, Collection
+import weakref
+from collections.abc import Collection
 from typing import TypeVar
 
 from . import dialling
 from .dialling import Endpoint, TLSSettings
 from .dialogues import claim
 from .driver import Drive
-from .errors import SMTPException
+from .errors import SMTPException, SMTPServerDisconnected
 from .protocol import SMTPProtocol
 from .replies import Reply
 from .resumption import Resuming
@@ -42,6 +47,9 @@ LINGER = 1.0
 _HOME = (Phase.READY, Phase.MAIL)
 
 _serial = itertools.count(1)
+_living: weakref.WeakSet[Connection] = weakref.WeakSet()
+_inherited: list[object] = []
+"""What is a parent process's. Collected in a child it would be closed, through the parent's loop."""
 
 
 class Connection:
@@ -57,6 +65,7 @@ class Connection:
         destination: what its server is remembered by; empty for a socket that was given.
         most_recipients: how many recipients its server took at a time, if it refused more; None so far.
         chunking: BDAT may be used towards this server, or not; None if nobody tried.
+        inherited: it is a parent process's, and of no use here.
         recipients: those of an envelope that was opened by hand, with RCPT's reply 2yz; None if
             commands of the caller's own may have changed it.
     """
@@ -74,6 +83,8 @@ class Connection:
         self.destination = ""
         self.chunking: bool | None = None
         self.most_recipients: int | None = None
+        self.inherited = False
+        _living.add(self)
 
     @classmethod
     async def open(
@@ -94,17 +105,22 @@ class Connection:
             SMTPTLSError: the handshake or the certificate failed.
         """
         session = Session(endpoint.name, trace)
-        factory = _factory(session, asyncio.get_running_loop(), timeouts)
+        # Made before there is a socket, which would be lost if it could not be made.
+        made = SMTPProtocol(session, asyncio.get_running_loop(), timeouts)
         at_once = security if implicit and not header else None
-        protocol = await dialling.dial(factory, endpoint, at_once, timeouts.connect)
-        connection = cls(protocol, security)
-        if at_once is not None and protocol.transport is not None:
-            connection._check_certificate(protocol.transport)
-        if header and protocol.transport is not None:
-            session.sent_line(header)
-            protocol.transport.write(header)
-            if implicit:
-                await connection._secure()
+        protocol = await dialling.dial(lambda: made, endpoint, at_once, timeouts.connect)
+        try:
+            connection = cls(protocol, security)
+            if at_once is not None and protocol.transport is not None:
+                connection._check_certificate(protocol.transport)
+            if header:
+                session.sent_line(header)
+                protocol.write(header)
+                if implicit:
+                    await connection._secure()
+        except BaseException:
+            protocol.abort()
+            raise
         session.encrypted = implicit
         connection.destination = endpoint.known_as
         return connection
@@ -131,24 +147,31 @@ class Connection:
                 dialogues before this one may still be owed.
         """
         drive = Drive(self.protocol, dialogue, lease, self._handshake)
+        cut_off = False
         try:
             return await drive.run()
         except SMTPException as error:
             error.host = error.host or self.session.peer
             raise
+        except asyncio.CancelledError:
+            cut_off = True
+            raise
         finally:
             dialogue.close()
-            self._leave(home, drive.step, lease)
+            self._leave(home, drive.step, lease, cut_off)
 
-    def _leave(self, home: Collection[Phase], step: Step | None, lease: Lease | None) -> None:
+    def _leave(self, home: Collection[Phase], step: Step | None, lease: Lease | None, cut_off: bool) -> None:
         session = self.session
-        if session.reusable and Phase.READY in home:
+        # Cancelled together with the replies: nobody has looked at them. The server may wait for a
+        # response to its 334, or for a handshake, and would take the next command for that.
+        unheard = cut_off and step is not None and bool(step.received)
+        if session.reusable and Phase.READY in home and not unheard:
             return  # what mostly happens
         if session.phase is Phase.CLOSING and session.owing is None:
-            self.protocol.close()
+            self.protocol.leave()
         elif lease is not None and (not lease.held or session.owed_to_others(step)):
             return
-        elif not session.in_step or session.phase not in home:
+        elif unheard or not session.in_step or session.phase not in home:
             self.protocol.abandon(step)
 
     # -- TLS ---------------------------------------------------------------------------
@@ -242,6 +265,26 @@ class Connection:
         """Close at once. What was not yet written is lost."""
         self.protocol.abort()
 
+    def let_go(self) -> None:
+        """The same from any thread and any loop, without waiting."""
+        with contextlib.suppress(RuntimeError):  # its loop is closed, and took the socket with it
+            self.loop.call_soon_threadsafe(self.drop)
+
+    def leave_to_parent(self) -> None:
+        """After a fork, in the child: from now on it is one that was never there."""
+        session = Session(self.session.peer)
+        session.fail(
+            SMTPServerDisconnected(
+                f"the connection to {session.peer} was made before os.fork(), and is the parent process's: "
+                "connect() makes one of its own"
+            )
+        )
+        _inherited.append(self.protocol)
+        self.protocol = SMTPProtocol(session, self.loop, self.timeouts)
+        self.protocol.closed.set_result(None)
+        self.session = session
+        self.inherited = True
+
     async def finish(self) -> None:
         """Close properly and wait until the socket is gone."""
         protocol = self.protocol
@@ -275,7 +318,20 @@ class Connection:
         return transport is not None and not transport.is_closing() and not session.closing
 
 
-def _factory(
-    session: Session, loop: asyncio.AbstractEventLoop, timeouts: Timeouts
-) -> Callable[[], SMTPProtocol]:
-    return lambda: SMTPProtocol(session, loop, timeouts)
+def living(loop: asyncio.AbstractEventLoop) -> list[Connection]:
+    """The connections of this loop that somebody still holds."""
+    return [connection for connection in _living if connection.loop is loop]
+
+
+def keep(something: object) -> None:
+    """Never let go of what is a parent process's."""
+    _inherited.append(something)
+
+
+def _in_child() -> None:
+    for connection in list(_living):
+        connection.leave_to_parent()
+
+
+with contextlib.suppress(AttributeError):  # Windows knows no fork
+    os.register_at_fork(after_in_child=_in_child)

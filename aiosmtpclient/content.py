@@ -87,7 +87,10 @@ def _has_nul() -> ValueError:
 
 def needs_8bitmime() -> SMTPNotSupportedError:
     """Return the error for content with octets over 127 and a server without RFC 6152."""
-    return SMTPNotSupportedError("the content has 8-bit octets, and the server does not offer 8BITMIME")
+    return SMTPNotSupportedError(
+        "the content has 8-bit octets, and the server does not offer 8BITMIME: encode it, "
+        "or pass a message object, which is encoded by itself"
+    )
 
 
 # --- Slices ---

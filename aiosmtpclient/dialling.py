@@ -17,7 +17,7 @@ import contextlib
 import errno
 import ssl
 from collections.abc import Awaitable, Callable
-from socket import socket
+from socket import gaierror, socket
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from . import tls
@@ -234,15 +234,21 @@ def _connect_error(error: Exception, endpoint: Endpoint, security: TLSSettings |
     if security is not None and isinstance(error, ssl.SSLError | ssl.CertificateError | ConnectionResetError):
         return tls.failure(error, endpoint.name)
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, gaierror):
+        reason += "; is that its name?"
     if isinstance(error, ConnectionRefusedError):
         reason = "connection refused; is a server running there?"
     kind = SMTPConnectionRefusedError if isinstance(error, ConnectionRefusedError) else SMTPConnectError
-    failure = kind(-1, f"no connection to {endpoint.name}: {reason}".encode("utf-8", "backslashreplace"))
+    failure = kind(-1, reason.encode("utf-8", "backslashreplace"))
+    failure.host = endpoint.name
     failure.errno = getattr(error, "errno", None)
     return failure
 
 
 def handshake_error(error: Exception, peer: str, security: TLSSettings) -> SMTPException:
     if isinstance(error, TimeoutError):
-        return SMTPTimeoutError(f"no TLS handshake with {peer} in time", phase="TLS handshake")
+        return SMTPTimeoutError(
+            f"no TLS handshake with {peer} in time; the `timeout` argument sets how long to wait",
+            phase="TLS handshake",
+        )
     return tls.failure(error, security.server_hostname)

@@ -381,7 +381,7 @@ def quit_(patience: float | None = None) -> Dialogue[Reply]:
     """Say QUIT (RFC 5321 section 4.1.1.10). The connection is to be closed, whatever comes.
 
     Args:
-        patience: seconds to wait for the reply, if not as long as for others.
+        patience: seconds to wait for the reply, if less than for others.
     """
     [reply] = yield Step(commands.QUIT, "QUIT", then=Phase.CLOSING, patience=patience, last=True)
     return reply

@@ -42,10 +42,23 @@ from __future__ import annotations
 import enum
 import smtplib
 import ssl
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from .replies import Reply
+
+
+_SHOWN = 10
+"""Recipients that a text names; a message may have thousands."""
+
+
+_IN_WORDS = {"greeting": "the greeting", "end of content": "the content"}
+
+
+def spoken_of(command: str) -> str:
+    """How a text speaks of what was being answered."""
+    return _IN_WORDS.get(command, command)
 
 
 class Delivery(enum.Enum):
@@ -169,6 +182,12 @@ class SMTPTimeoutError(SMTPException, TimeoutError):
 class SMTPTLSError(SMTPException, ssl.SSLError):
     """TLS could not be had as the policy asks: not offered, refused, handshake or certificate failed."""
 
+    @property
+    def advice(self) -> str:
+        """As for others, but that the same attempt fails again until somebody does what the text says."""
+        text = super().advice
+        return text + ", once this is put right" if self.delivery is Delivery.NOT_SENT else text
+
 
 class SMTPNotSupportedError(SMTPException, smtplib.SMTPNotSupportedError):
     """The message or the call needs an extension that the server does not offer."""
@@ -205,7 +224,11 @@ class SMTPRecipientsRefused(SMTPException, smtplib.SMTPRecipientsRefused):
         return bool(self.recipients) and all(code >= 500 for code, _ in self.recipients.values())
 
     def __str__(self) -> str:
-        said = "; ".join(f"{address}: {reply.display}" for address, reply in self.recipients.items())
+        said = "; ".join(
+            f"{address}: {reply.display}" for address, reply in islice(self.recipients.items(), _SHOWN)
+        )
+        if len(self.recipients) > _SHOWN:
+            said += f"; and {len(self.recipients) - _SHOWN} more, see .recipients"
         by = f" by {self.host}" if self.host else ""
         return f"all recipients were refused{by}: {said}"
 
@@ -295,7 +318,8 @@ class SMTPProtocolError(SMTPResponseException):
     _failed = "broke the protocol"
 
     def _what(self) -> str:
-        answering = f" (in answer to {self.command})" if self.command else ""
+        answering = f" (in answer to {spoken_of(self.command)})" if self.command else ""
+        answering = answering.replace("answer to the greeting", "place of the greeting")
         return f"{self._server} {self._failed}{answering}"
 
 
@@ -303,7 +327,7 @@ class SMTPConnectError(SMTPResponseException, smtplib.SMTPConnectError):
     """No connection could be made (code -1), or the greeting was not 220 (RFC 5321 section 4.2)."""
 
     def _what(self) -> str:
-        return f"cannot connect to {self.host}" if self.host and self.reply is not None else "cannot connect"
+        return f"cannot connect to {self.host}" if self.host else "cannot connect"
 
     @property
     def temporary(self) -> bool:
@@ -363,3 +387,6 @@ class SMTPDataError(SMTPResponseException, smtplib.SMTPDataError):
     """DATA was refused, or the content after it."""
 
     delivery = Delivery.REFUSED
+
+    def _what(self) -> str:
+        return f"{self._server} {self._failed} {spoken_of(self.command)}".rstrip()

@@ -18,9 +18,10 @@ import asyncio
 import contextlib
 import copy
 import math
+import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import cast
 
@@ -45,6 +46,7 @@ class Lender:
         pace: how fast messages may follow one another, on all connections together.
 
     Attributes:
+        pid: the process that made it.
         slots: who has what.
         shared: a connection may be lent to several at a time.
         lock_step: no groups of commands are written.
@@ -63,6 +65,7 @@ class Lender:
         pace: Pace | None = None,
     ) -> None:
         self.loop = loop
+        self.pid = os.getpid()
         self.slots = Slots(limits, _usable)
         self.shared = limits.depth > 1
         self.opened = self.failed = 0
@@ -106,7 +109,8 @@ class Lender:
         if waiting - opening > max_waiting:
             self._carry_out(self.slots.withdraw(ticket, self.loop.time()))
             raise SMTPPoolError(
-                f"as many callers as max_waiting allows wait already: {self._name} {self.slots!r}"
+                f"as many callers as max_waiting allows wait already: {self._name} {self.slots!r}; "
+                "come again later, or raise that"
             )
         return await self._granted(ticket, timeout)
 
@@ -123,7 +127,9 @@ class Lender:
                 self._carry_out(self.slots.withdraw(ticket, self.loop.time()))
             if limit.expired() and isinstance(error, TimeoutError):
                 text = f"no connection became free within acquire_timeout={timeout:g}, for "
-                raise SMTPPoolError(f"{text}{self._name} {self.slots!r}") from self._last_error
+                raise SMTPPoolError(
+                    f"{text}{self._name} {self.slots!r}; raise that, or max_connections"
+                ) from self._last_error
             raise
         finally:
             ticket.tenant = None
@@ -179,17 +185,21 @@ class Lender:
             elif do is Do.DROP and slot is not None:
                 client_of(slot).dismiss()
             elif slot is not None:
-                self._begin(_WORK[do](self, slot), slot)
+                todo += self._begin(do, slot)
         self._set_timer()
         if self.slots.empty:
             self._emptied.set()
         return granted
 
+    def closed_error(self) -> SMTPPoolError:
+        """What whoever comes too late gets."""
+        return SMTPPoolError(f"the pool is closed, and lends no connection to {self._name}", closed=True)
+
     def _why(self, closed: bool) -> BaseException:
         """Why there is no connection, in a new error for each who waits."""
         error = self._last_error
         if closed or error is None:
-            return SMTPPoolError("the pool is closed", closed=True)
+            return self.closed_error()
         try:
             anew = copy.copy(error)
         except Exception:  # the caller's own, from what traces, say, and of a class that cannot be copied
@@ -197,10 +207,26 @@ class Lender:
         anew.__cause__ = error.__cause__
         return anew
 
-    def _begin(self, work: Coroutine[object, object, None], slot: Slot) -> None:
-        task = self.loop.create_task(work)
+    def _begin(self, do: Do, slot: Slot) -> Iterable[Action]:
+        """Begin what takes time. If even that fails, for want of memory say, no slot is lost over it."""
+        work = _WORK[do](self, slot)
+        try:
+            task = self.loop.create_task(work)
+        except Exception as error:
+            work.close()
+            return self._not_begun(do, slot, error)
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, slot))
+        return ()
+
+    def _not_begun(self, do: Do, slot: Slot, error: Exception) -> Iterable[Action]:
+        now = self.loop.time()
+        if do is Do.OPEN:
+            self.failed += 1
+            self._last_error = error
+            return self.slots.failed(slot, now, hopeless=hopeless(error), crowded=False)
+        client_of(slot).drop()
+        return self.slots.lost(slot, now) if do is Do.CHECK else self.slots.closed(slot, now)
 
     def _ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -219,7 +245,9 @@ class Lender:
             self.failed += 1
             failure: BaseException = error
             if isinstance(error, asyncio.CancelledError):
-                failure = SMTPPoolError("the pool was closed while it connected", closed=True)
+                failure = SMTPPoolError(
+                    f"the pool was closed while it connected to {self._name}", closed=True
+                )
             self._last_error = failure
             now, many = self.loop.time(), crowded(failure)
             self._carry_out(self.slots.failed(slot, now, hopeless=hopeless(failure), crowded=many))
@@ -266,8 +294,10 @@ class Lender:
             return
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         here: weakref.ref[Lender] = weakref.ref(self)
-        self._timer = self.loop.call_at(due, _tick, here)
+        with contextlib.suppress(MemoryError):  # whoever calls next sets it: no slot is lost over this
+            self._timer = self.loop.call_at(due, _tick, here)
 
     def tick(self) -> None:
         """Time has passed. Called by itself."""
@@ -322,7 +352,10 @@ def client_of(slot: Slot) -> PooledSMTP:
 
 
 def _usable(slot: Slot, idle: float) -> bool:
-    return client_of(slot).usable(idle)
+    try:
+        return client_of(slot).usable(idle)
+    except Exception:  # what cannot even be looked at is of no use, and no slot is lost over it
+        return False
 
 
 def _tick(lender: weakref.ref[Lender]) -> None:

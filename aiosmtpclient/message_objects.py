@@ -103,9 +103,22 @@ def _mailboxes(name: str, value: object) -> list[str]:
     # The standard library's parser leaves out, or quotes, what it does not understand, and notes a defect.
     defects = getattr(value, "defects", ())
     doubtful = defects and any(isinstance(defect, InvalidHeaderDefect) for defect in defects)
-    if "<>" in addresses or (doubtful and mailboxes(_written(value)) != addresses):
-        raise ValueError(f"cannot read the addresses in the header {name.title()}: {str(value)[:100]!a}")
+    if "<>" in addresses or (doubtful and _read_again(name, value) != addresses):
+        raise _unreadable(name, value)
     return addresses
+
+
+def _read_again(name: str, value: object) -> list[str]:
+    """The addresses in what the standard library would write."""
+    try:
+        written = _written(value)
+    except _UNWRITABLE as error:
+        raise _unreadable(name, value) from error
+    return mailboxes(written)
+
+
+def _unreadable(name: str, value: object) -> ValueError:
+    return ValueError(f"cannot read the addresses in the header {name.title()}: {str(value)[:100]!a}")
 
 
 def _text(value: object) -> str:
@@ -220,7 +233,9 @@ def _encode_payload(part: Message, payload: str, signed: bool) -> None:
     main = part.get_content_maintype()
     # RFC 2045 section 6.4: composite types are never encoded as a whole, nothing is encoded twice.
     if main in ("message", "multipart") or _encoding(part) not in ("7bit", "8bit", "binary"):
-        raise needs_8bitmime()
+        raise SMTPNotSupportedError(
+            "a part that cannot be encoded anew has 8-bit octets, and the server does not offer 8BITMIME"
+        )
     octets = payload.encode("ascii", "surrogateescape")
     if main == "text" and b"\0" not in octets:
         text = binascii.b2a_qp(InMemory.of(octets).data, istext=True)

@@ -9,6 +9,7 @@ Rules of this room:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from email.message import Message
 from typing import Unpack, cast
@@ -54,18 +55,29 @@ async def send(
     about_mail, about_server = _sorted(options)
     if recipients is not None:
         recipients = (recipients,) if isinstance(recipients, str) else tuple(recipients)
-    with stamped(Ledger(recipients or ())):
-        _check(message, sender, recipients)
+    ledger = Ledger(recipients or ())
+    with stamped(ledger):
+        ledger.begin(_check(message, sender, recipients))
         parameters_of(about_mail)
     result: SendResult | None = None
+    known: tuple[object, object] = (None, ())
     try:
-        async with AsyncSMTP(host, port, local_hostname, timeout, source_address, **about_server) as smtp:
-            if isinstance(message, Message):
-                result = await smtp.send_message(message, sender, recipients, **about_mail)
-            else:
-                result = await smtp.sendmail(sender or "", recipients or (), message, **about_mail)
-    except asyncio.CancelledError:
+        async with contextlib.AsyncExitStack() as stack:
+            with stamped(ledger):
+                smtp = AsyncSMTP(host, port, local_hostname, timeout, source_address, **about_server)
+                await stack.enter_async_context(smtp)
+            try:
+                if isinstance(message, Message):
+                    result = await smtp.send_message(message, sender, recipients, **about_mail)
+                else:
+                    result = await smtp.sendmail(sender or "", recipients or (), message, **about_mail)
+            except BaseException as error:
+                known = getattr(error, "delivery", None), getattr(error, "outcomes", ())
+                raise
+    except asyncio.CancelledError as error:
         if result is None:
+            if known[0] is not None:  # cancelled at the QUIT behind an error: what that said still holds
+                error.delivery, error.outcomes = known  # type: ignore[attr-defined]  # as `stamp` does
             raise
         cancel_later(asyncio.get_running_loop())  # cancelled at QUIT: the message was accepted all the same
     return result
@@ -79,11 +91,12 @@ def _sorted(options: SendOptions) -> tuple[MailOptions, Options]:
     return cast(MailOptions, about_mail), cast(Options, about_server)
 
 
-def _check(message: Body, sender: str | None, recipients: tuple[str, ...] | None) -> None:
-    """Find wrong input before anybody connects; what the server offers is not known yet."""
+def _check(message: Body, sender: str | None, recipients: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Find wrong input before anybody connects, and who gets it; what the server offers is not known yet."""
     if isinstance(message, Message):
-        prepare_message(message, sender, recipients, eightbitmime=True, smtputf8=True)
+        found = prepare_message(message, sender, recipients, eightbitmime=True, smtputf8=True)
     elif sender is None or recipients is None:
         raise ValueError("sender and recipients are needed with anything but a message object")
     else:
-        prepare(sender, recipients, message, eightbitmime=True, smtputf8=True)
+        found = prepare(sender, recipients, message, eightbitmime=True, smtputf8=True)
+    return tuple(found.recipients.texts)

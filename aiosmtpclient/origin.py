@@ -132,7 +132,7 @@ class ProxyHeader:
             if self.source is not None or self.destination is not None:
                 raise ValueError("a source has a destination, and the other way round")
             return b"PROXY UNKNOWN\r\n" if self.version == 1 else _SIGNATURE + b"\x20\0\0\0"
-        source, destination = (ipaddress.ip_address(place[0]) for place in (self.source, self.destination))
+        source, destination = _address(self.source[0]), _address(self.destination[0])
         if source.version != destination.version:
             raise ValueError(f"{source} and {destination}: one is IPv4 and the other IPv6")
         ports = (self.source[1], self.destination[1])
@@ -144,3 +144,10 @@ class ProxyHeader:
             return f"PROXY {family} {source} {destination} {ports[0]} {ports[1]}\r\n".encode("ascii")
         body = source.packed + destination.packed + b"".join(port.to_bytes(2, "big") for port in ports)
         return _SIGNATURE + (b"\x21\x11" if ipv4 else b"\x21\x21") + len(body).to_bytes(2, "big") + body
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    # A zone may hold any character, line ends too, and means nothing on another host (RFC 4007 section 6).
+    if "%" in str(text):
+        raise ValueError(f"{text!r} has a zone, for which the PROXY protocol has no form")
+    return ipaddress.ip_address(text)

@@ -9,7 +9,8 @@ Rules of this room:
 * A message that waits for a connection holds none.
 * The rate is taken when everything is ready, right before MAIL, by all connections from one bucket.
 * A server that answered a group of commands with what is no answer is not sent groups any more.
-* A pool lives in the event loop that used it first, until that is closed.
+* A pool lives in the event loop that used it first, until that is closed; after a fork the child's
+  has connections of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import warnings
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -27,11 +29,11 @@ from typing import Any, NamedTuple, Self, Unpack, cast
 from . import environment, urls
 from .bulk import Carry, in_window
 from .client import DEFAULT_TIMEOUTS, AsyncSMTP, Besides, Options, sealed
+from .connection import keep
 from .delivery import SendResult
 from .errors import (
     Delivery,
     SMTPException,
-    SMTPPoolError,
     SMTPProtocolError,
     SMTPServerDisconnected,
     SMTPTimeoutError,
@@ -219,7 +221,9 @@ class SMTPPool(Mailing):
         """What lends connections in this loop."""
         loop, lender = asyncio.get_running_loop(), self._lender
         if lender is None or lender.loop is not loop:
-            if lender is not None and not lender.loop.is_closed():
+            if lender is not None and lender.pid != os.getpid():
+                keep(lender)  # its connections are the parent process's, and so is who waits there
+            elif lender is not None and not lender.loop.is_closed():
                 raise RuntimeError(
                     "this pool is in use in another event loop: make one pool for each loop, "
                     "or, from threads, use run_sync()"
@@ -239,8 +243,10 @@ class SMTPPool(Mailing):
     async def _send(self, parcel: Parcel) -> SendResult:
         try:
             result = await self._send_again_and_again(parcel)
-        except BaseException:
+        except BaseException as error:
             self._counted[parcel.ledger.delivery] += 1
+            if not getattr(error, "outcomes", ()):
+                parcel.ledger.stamp(error)  # it was not the send that failed, but what comes behind it
             raise
         self._counted[Delivery.ACCEPTED] += 1
         return result
@@ -320,7 +326,7 @@ class SMTPPool(Mailing):
     async def _borrow(self, *, alone: bool = False, patient: bool = False) -> Slot:
         lender = self._here()
         if self._closed:
-            raise SMTPPoolError("the pool is closed", closed=True)
+            raise lender.closed_error()
         if (slot := lender.take(alone=alone)) is not None:
             return slot
         if patient:
@@ -362,17 +368,17 @@ class SMTPPool(Mailing):
             timeout: seconds that what is under way has to end; then it is dropped, and each
                 message says what is known of it. None waits for as long as it takes.
         """
-        lender = None
-        if self._lender is not None and not self._lender.loop.is_closed():
-            lender = self._here()
+        if self._lender is not None and self._lender.loop.is_closed():
+            self._lender = None  # what was open there went with its loop
+        lender = self._here() if self._lender is not None else None
         self._closed = True
         if lender is not None:
             await lender.close(timeout)
 
     async def __aenter__(self) -> Self:
+        lender = self._here()
         if self._closed:
-            raise SMTPPoolError("the pool is closed", closed=True)
-        self._here()
+            raise lender.closed_error()
         return self
 
     async def __aexit__(

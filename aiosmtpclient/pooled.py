@@ -203,8 +203,7 @@ class PooledSMTP(AsyncSMTP):
         # No warning: that is the pool's to give, and once for all of them.
         connection = self.__dict__.get("_connection")
         if connection is not None and connection.alive:
-            with contextlib.suppress(RuntimeError):  # its loop is closed, and took the socket with it
-                connection.loop.call_soon_threadsafe(connection.drop)
+            connection.let_go()
 
     def dismiss(self) -> None:
         """Close at once, but not without a word: QUIT, whose answer nobody waits for."""

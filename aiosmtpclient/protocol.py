@@ -33,6 +33,7 @@ Rules of this room:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import weakref
 from typing import cast
@@ -141,11 +142,13 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         complete = session.receive_data(data)
         if self._unsent is not None and self._unsent.received:
             self._refuse_early(self._unsent, complete)
+        heard = False
         for step in complete:
             waiter = self._waiters.pop(0)
             if not waiter.done():
                 waiter.set_result(step.received)
-        if session.phase is Phase.CLOSING and (session.in_flight or not complete):
+                heard = True
+        if session.phase is Phase.CLOSING and (session.in_flight or not heard):
             session.lost()  # a 421, and behind it nothing comes for the others, or nobody is here to close
         if session.failure is not None or (
             session.condemned is not None and session.owing in (session.condemned, None)
@@ -170,8 +173,10 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         """A reply was there before what it would answer: it answers nothing, least of all with a yes."""
         if step.received[0].code == 421:
             self.session.lost()  # the session ended before the message began: nobody refused it
-        text = f"{self.session.peer} sent a reply that nobody asked for: {step.received[0].display}"
-        self.session.fail(SMTPProtocolError(-1, text.encode(), command=step.verb))
+        text = f"it sent a reply that nobody asked for: {step.received[0].display}"
+        error = SMTPProtocolError(-1, text.encode(), command=step.verb)
+        error.host = self.session.peer
+        self.session.fail(error)
         step.received.clear()
         if step in complete:
             del complete[complete.index(step) :]
@@ -250,10 +255,10 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     def write(self, octets: bytes | memoryview) -> None:
         """Hand octets to the transport, now or together with what others write in this turn."""
         if not self.gathering:
-            self._open().write(octets)
+            self._hand_over(octets)
             return
         if not self._gathered:
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self._flush_alone)
         self._gathered.append(octets)
         if len(octets) >= MUCH:
             self.flush()
@@ -265,15 +270,34 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         gathered, self._gathered = self._gathered, []
         ending, self._ending = self._ending, []
         self._unsent = None
-        transport = self._open()
-        if transport.is_closing() or self.session.phase in OVER:
-            return  # none of it has left, and the end is on its way
-        for step in ending:
-            step.end_left()
-        # Not writelines(): in CPython 3.12.0 to 3.12.8 and 3.13.0 to 3.13.1 it never says stop.
-        transport.write(gathered[0] if len(gathered) == 1 else b"".join(gathered))
-        if ending and self.session.owing is ending[0]:
-            self._restart()
+        try:
+            if self._open().is_closing() or self.session.phase in OVER:
+                return  # none of it has left, and the end is on its way
+            # Not writelines(): in CPython 3.12.0 to 3.12.8 and 3.13.0 to 3.13.1 it never says stop.
+            whole = gathered[0] if len(gathered) == 1 else b"".join(gathered)
+            for step in ending:
+                step.end_left()
+            self._hand_over(whole)
+            if ending and self.session.owing is ending[0]:
+                self._restart()
+        except BaseException:
+            self.abort()  # those who gathered it wait for replies, and are not here
+            raise
+
+    def _flush_alone(self) -> None:
+        """The same, called by the loop: whoever waits has been told."""
+        with contextlib.suppress(SMTPException):
+            self.flush()
+
+    def _hand_over(self, octets: bytes | memoryview) -> None:
+        """Give octets to the transport. If that fails nobody knows what left, and nothing may follow."""
+        try:
+            self._open().write(octets)
+        except (OSError, RuntimeError) as error:  # uvloop's, where its handle is gone
+            failure = SMTPServerDisconnected(f"cannot write to {self.session.peer}: {error}")
+            failure.__cause__ = error
+            self.abort(failure)
+            raise self.session.why() from error
 
     def check(self) -> None:
         """Raise if nothing that is written now can arrive.
@@ -329,7 +353,8 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._unsent = None
         self._end()
         if self.transport is not None:
-            self.transport.abort()
+            with contextlib.suppress(RuntimeError):  # its loop or its handle is gone, and so is it
+                self.transport.abort()
 
     def abort_handshake(self, error: SMTPException | None = None) -> None:
         """Drop the connection in the middle of a TLS handshake.
@@ -339,6 +364,13 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self.abort(error)
         self.connection_lost(None)
 
+    def leave(self) -> None:
+        """Close the connection. What has not left by now nobody wants, and perhaps nobody ever reads."""
+        if self._buffered():
+            self.abort()
+        else:
+            self.close()
+
     def close(self) -> None:
         """Close the connection once what was written has left."""
         self.flush()
@@ -347,7 +379,8 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         # Once only: asyncio's TLS transport forgets its socket at the second time, and what it is told
         # afterwards, to abort for one, does nothing or fails.
         if self.transport is not None and not self.transport.is_closing():
-            self.transport.close()
+            with contextlib.suppress(RuntimeError):  # as above
+                self.transport.close()
 
     def _closed_here(self) -> SMTPException:
         text = (
@@ -380,10 +413,10 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if self.session.failure is not None:
             return None
         if step is not None and (step.content is None or step.ended):  # else it is the caller's time
-            seconds = step.patience
-            if seconds is None:
-                verdict = step.content is not None and len(step.received) >= step.lines
-                seconds = timeouts.final if verdict else timeouts.reply
+            verdict = step.content is not None and len(step.received) >= step.lines
+            seconds = timeouts.final if verdict else timeouts.reply
+            if step.patience is not None:
+                seconds = step.patience if seconds is None else min(seconds, step.patience)
         if self._paused and timeouts.write is not None:
             seconds = timeouts.write if seconds is None else min(seconds, timeouts.write)
         return seconds

@@ -80,10 +80,10 @@ class Proxy:
             why = str(error) or type(error).__name__
         # Out here, so that the error has nothing of where it came from.
         why = redacted(why, [self._password, Secret(self._basic().reveal())])
-        text = (
-            f"no connection to {host}:{port} by the proxy {self._scheme}://{self._host}:{self._port}: {why}"
-        )
-        raise SMTPConnectError(-1, text.encode("utf-8", "backslashreplace"))
+        text = f"the proxy {self._scheme}://{self._host}:{self._port} made no connection: {why}"
+        failure = SMTPConnectError(-1, text.encode("utf-8", "backslashreplace"))
+        failure.host = f"{host}:{port}"
+        raise failure
 
     async def _socks(self, host: str, port: int) -> socket.socket:
         from python_socks import ProxyType

@@ -190,9 +190,9 @@ class ReplyParser:
         if len(line) > self.max_line:
             return self._fail(f"a reply line of more than {self.max_line} octets")
         if code not in _CODES or separator not in _BEHIND_CODE:
-            return self._fail(f"not a reply line: {printable(self._shown(line)[:80])!r}")
+            return self._fail(f"a line that is no reply: {printable(self._shown(line)[:80])!r}")
         if self._code is not None and code != self._code:
-            return self._fail(f"code {code.decode()} inside a reply with code {self._code.decode()}")
+            return self._fail(f"the code {code.decode()} inside a reply with code {self._code.decode()}")
         if self._octets > MAX_REPLY:
             return self._fail(f"a reply of more than {MAX_REPLY} octets")
         if self._code is not None:

@@ -11,6 +11,7 @@ Rules of this room:
   waited for: when the caller goes on, nothing of his is running any more.
 * What is known about a delivery is handed on: the exception that interrupted a send has its
   `delivery` and `outcomes`.
+* Until the interpreter has run its exit handlers everything works; after that nothing hangs.
 * A loop does not survive a fork: its thread is the parent's, and its selector is shared with the
   parent. A child never touches it, and starts its own.
 """
@@ -22,6 +23,7 @@ import atexit
 import contextlib
 import inspect
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar, cast
@@ -36,6 +38,15 @@ GRACE = 5.0
 """Seconds a cancelled task gets to end; one that takes longer is left behind."""
 
 _OWN_THREAD = "this is the event loop's own thread, which cannot wait for itself: use await"
+_TOO_LATE = (
+    "the interpreter is at its end, and no event loop can run any more: send before that, "
+    "or in an exit handler that is registered after aiosmtpclient was imported"
+)
+
+
+def _at_exit() -> bool:
+    """The program has ended, and its exit handlers run."""
+    return not threading.main_thread().is_alive()
 
 
 class LoopThread:
@@ -48,7 +59,11 @@ class LoopThread:
     def __init__(self, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
         self.loop = factory()
         self.thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
-        self.thread.start()
+        try:
+            self.thread.start()
+        except RuntimeError as error:  # CPython 3.12 begins no thread in exit handlers any more
+            self.loop.close()
+            raise RuntimeError(_TOO_LATE if _at_exit() else str(error)) from error
 
     def _run(self) -> None:
         try:
@@ -68,13 +83,32 @@ class LoopThread:
             await asyncio.wait(tasks, timeout=GRACE)
         await self.loop.shutdown_asyncgens()
 
+    def do_without_threads(self) -> None:
+        """The interpreter exits, and begins no thread any more: what would run in one runs in the loop's own.
+
+        Looking up a name is one such thing, so that nothing could be sent by an exit handler.
+        """
+        with contextlib.suppress(AttributeError):  # uvloop's cannot be changed, and looks up names by itself
+            # For this loop alone; the types of typeshed cannot be written down here.
+            self.loop.run_in_executor = self._run_here  # type: ignore[method-assign,assignment]  # see above
+
+    def _run_here(
+        self, executor: object, function: Callable[..., T], *arguments: object
+    ) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = self.loop.create_future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
     def end(self) -> None:
         """Stop the loop and wait for its thread."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(2 * GRACE)
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may come in while this very thread has it
 _current: LoopThread | None = None
 _factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
 _farewells: list[Callable[[], Awaitable[None]]] = []
@@ -125,10 +159,30 @@ def _refuse_own_thread() -> None:
         raise RuntimeError(_OWN_THREAD)
 
 
+def _the_loop() -> LoopThread:
+    """The loop, which is started if need be; the caller has the lock."""
+    global _current
+    if sys.is_finalizing():
+        raise RuntimeError(_TOO_LATE)
+    here = _current
+    if here is None:
+        here = LoopThread(_factory)
+        if (faster := _from_a_signal_handler()) is not None:
+            here.end()
+            return faster
+        _current = here
+    return here
+
+
+def _from_a_signal_handler() -> LoopThread | None:
+    """The loop that was started while another was being made, by a handler in this very thread."""
+    return _current
+
+
 def _in_child() -> None:
     """After a fork: there is one thread, and no loop; a lock may be held by a thread that is not here."""
     global _lock, _current
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     if _current is not None:
         _inherited.append(_current)
         _current = None
@@ -158,12 +212,12 @@ class _Call(Generic[T]):
 
     def start(self) -> None:
         """Hand it to the loop, which is started if need be."""
-        global _current
         with _lock:  # under the lock: a loop that is being stopped takes nothing more
             _refuse_own_thread()
-            if _current is None:
-                _current = LoopThread(_factory)
-            self._loop = _current.loop
+            here = _the_loop()
+            if _at_exit():
+                here.do_without_threads()
+            self._loop = here.loop
             self._loop.call_soon_threadsafe(self._begin, self._loop)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -237,7 +291,7 @@ def run_sync(awaitable: Awaitable[T], timeout: float | None = None) -> T:
 
     Raises:
         SMTPTimeoutError: it took longer, and was cancelled. In a send, `.delivery` says what is known.
-        RuntimeError: called in the loop's own thread.
+        RuntimeError: called in the loop's own thread, or when the interpreter is all but gone.
         BaseException: whatever the awaitable raises, or interrupts the waiting (Ctrl-C): then it
             was cancelled, and a connection that was in the middle of something is closed.
     """

@@ -277,6 +277,8 @@ def advice(
     for name in there:
         if name in _by_itself(token) and not available(name) and _how_to_install(name):
             return f"; for {name}: {_how_to_install(name)}"
+    if token and any(name in _WITH_PASSWORD for name in there):
+        return "; none of these takes an access token"
     if not token and any(name in WITH_TOKEN for name in there):
         return "; it takes access tokens: pass token="
     named = [name for name in there if name in MECHANISMS and name not in (*WITH_TOKEN, *_WITH_PASSWORD)]

@@ -1,7 +1,7 @@
 """Sending: one message, or many of them, over one connection that tasks may share.
 
 `Sending` is what `AsyncSMTP` and `AsyncLMTP` are made of besides connecting (`client`) and the
-single verbs (`verbs`). Which way a message takes, DATA or BDAT, how much of it in one write, and
+single verbs (`verbs`, `by_hand`). Which way a message takes, DATA or BDAT, how much of it in one write, and
 when the next one may follow, is decided here and nowhere else.
 
 =============  ===========================================================================
@@ -28,6 +28,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from .bodies import opened
 from .bulk import Carry, in_window, one_by_one
+from .by_hand import ByHand
 from .chunking import VERDICTS, prove
 from .connection import Connection
 from .content import InMemory
@@ -48,7 +49,6 @@ from .plans import Settings
 from .steps import Phase
 from .transactions import deliver
 from .turn import Lease
-from .verbs import Verbs
 
 Pipelining: TypeAlias = Literal["off", "message", "stream"]
 Chunking: TypeAlias = Literal["off", "auto", "eager"]
@@ -58,7 +58,7 @@ WINDOW = 32
 _READY = (Phase.READY,)
 
 
-class Sending(Mailing, Verbs):
+class Sending(Mailing, ByHand):
     """What sends messages, on top of the verbs."""
 
     _lmtp: ClassVar[bool] = False

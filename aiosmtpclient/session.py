@@ -31,7 +31,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from .errors import SMTPException, SMTPProtocolError, SMTPServerDisconnected
+from .errors import SMTPException, SMTPProtocolError, SMTPServerDisconnected, spoken_of
 from .extensions import Extensions
 from .replies import MAX_CHALLENGE_LINE, MAX_LINE, Reply, ReplyParser, printable
 from .steps import Phase, Step
@@ -288,7 +288,8 @@ class Session:
         if step.content is not None and not step.ended:
             self.phase = Phase.CLOSING  # the server is still reading: a command would be content
         elif last.code != 421 and not self._owing:
-            self.phase = step.then
+            # Known here and not first to whoever waits: he may be cancelled in this very moment.
+            self.phase = Phase.CONTENT if _asks_for_more(step, last) else step.then
 
     def _unexpected(self, reply: Reply) -> None:
         if self.unclaimed is not None and len(self.unclaimed) < MAX_UNCLAIMED:
@@ -319,7 +320,9 @@ class Session:
         if self.failure is None:
             text = f"{self.peer} closed the connection" + (f" ({error})" if error else "")
             verb = self._owing[0].verb if self._owing else ""
-            text += f" while its reply to {verb} was owed" if verb else ""
+            if verb:
+                owed = "its greeting" if verb == "greeting" else f"its reply to {spoken_of(verb)}"
+                text += f" while {owed} was owed"
             self.failure = SMTPServerDisconnected(text, last_reply=self.last_reply)
             self.failure.__cause__ = error
         self._close()
@@ -347,7 +350,9 @@ class Session:
 
     def _break(self, text: str) -> None:
         verb = self._owing[0].verb if self._owing else ""
-        self.fail(SMTPProtocolError(-1, f"{self.peer} sent {text}".encode(), command=verb))
+        error = SMTPProtocolError(-1, f"it sent {text}".encode(), command=verb)
+        error.host = self.peer
+        self.fail(error)
 
     def _tell(self, event: str, octets: bytes) -> None:
         if self._trace is not None:
@@ -361,3 +366,10 @@ class Session:
 def _is_challenge(reply: Reply, step: Step | None) -> bool:
     """True for what is asked in an AUTH exchange (RFC 4954 section 4)."""
     return reply.code == 334 and step is not None and step.masked is not None
+
+
+def _asks_for_more(step: Step, reply: Reply) -> bool:
+    """The server waits for a response, a message or a handshake: it would take a command for that."""
+    if step.during not in (Phase.READY, Phase.MAIL) or step.then is Phase.CLOSING:
+        return False
+    return reply.intermediate or (reply.code == 220 and step.verb == "STARTTLS")

@@ -66,7 +66,7 @@ class Step:
             connection, for the server is still reading.
         progress: called with (octets written, octets in all or None) as the content leaves.
         masked: what logs show in place of `data`.
-        patience: seconds to wait for each reply, if not as long as usual.
+        patience: seconds to wait for each reply, if less than usual.
         handshake: bring up TLS now.
         ask: call (and await) this with `challenge`; the driver puts what it gives into `answer`.
         last: nothing more will be written by this dialogue.

@@ -14,6 +14,7 @@ Rules of this room:
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import socket
 import ssl
@@ -30,7 +31,7 @@ from .attributes import Attributes
 from .classic import ClassicLMTP, ClassicSMTP, hang_up_all, in_thread
 from .client import DEFAULT_TIMEOUTS
 from .delivery import SendResult
-from .errors import SMTPConnectError
+from .errors import Delivery, SMTPConnectError, SMTPServerDisconnected
 from .message import Body
 from .origin import ProxyHeader, XClient, XForward
 from .parameters import MailOptions
@@ -116,6 +117,8 @@ class SMTP(Attributes):
     def _run(self, coroutine: Coroutine[object, object, T]) -> T:
         try:
             return run_sync(self._across(coroutine))
+        except asyncio.CancelledError as cancelled:
+            raise _stopped(cancelled) from cancelled
         finally:
             if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                 coroutine.close()  # it never got there, and would complain about that
@@ -154,7 +157,6 @@ class SMTP(Attributes):
         if self._implicit:
             debug.show(self.debuglevel, "connect:", (host, port))
         debug.show(self.debuglevel, "connect: to", (host, port), self.source_address)
-        self._left_by_fork()
         self._watcher.begin()
         self.command_encoding = "ascii"
         reply = self._run(self._client.greet(host, port, self.source_address, timeouts, self._tls_context()))
@@ -180,13 +182,14 @@ class SMTP(Attributes):
         Raises:
             SMTPServerDisconnected: not connected, or the server went before it answered.
         """
-        return self._run(self._desk.quit())
+        return self._run(self._client.quit())
 
     def close(self) -> None:
         """Close the connection at once, without QUIT."""
-        self._left_by_fork()
-        if self.sock is not None:
+        if self._client.is_connected:
             self._run(self._client.hang_up())
+        else:
+            self._learn()  # it is gone already, with the loop perhaps, or it is a parent process's
 
     def __enter__(self) -> Self:
         return self
@@ -195,9 +198,10 @@ class SMTP(Attributes):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Whatever the server makes of QUIT, what it accepted before stays accepted.
-        self._left_by_fork()
-        if self.sock is not None:
+        if self._client.is_connected:
             self._run(self._client.__aexit__(kind, error, trace))
+        else:
+            self._learn()
 
     # -- octets of your own --------------------------------------------------------------
 
@@ -208,7 +212,7 @@ class SMTP(Attributes):
             SMTPServerDisconnected: not connected.
         """
         octets = s.encode(self.command_encoding) if isinstance(s, str) else bytes(s)
-        self._run(self._desk.write(octets))
+        self._run(self._client.write(octets))
 
     def putcmd(self, cmd: str, args: str = "") -> None:
         """Write one command; its reply is read with `getreply`.
@@ -217,7 +221,7 @@ class SMTP(Attributes):
             ValueError: a CR, LF or another control character in it.
         """
         line = commands.raw(cmd, args, utf8=self.command_encoding.lower() in ("utf-8", "utf8"))
-        self._run(self._desk.write(line))
+        self._run(self._client.write(line))
 
     def getreply(self) -> Reply:
         """Read the oldest reply that nobody has read.
@@ -226,21 +230,21 @@ class SMTP(Attributes):
             SMTPServerDisconnected: the server went.
             SMTPProtocolError: what it sent is no reply.
         """
-        return self._run(self._desk.read())
+        return self._run(self._client.read())
 
     def docmd(self, cmd: str, args: str = "") -> Reply:
         """Send a command of your own; returns the reply, whatever it is."""
-        return self._run(self._desk.docmd(cmd, args))
+        return self._run(self._client.docmd(cmd, args))
 
     # -- hello, TLS, login -------------------------------------------------------------
 
     def helo(self, name: str = "") -> Reply:
         """Say HELO; returns the reply, whatever it is."""
-        return self._run(self._desk.helo(name))
+        return self._run(self._client.helo(name))
 
     def ehlo(self, name: str = "") -> Reply:
         """Say EHLO (LHLO in LMTP) and remember what is offered; returns the reply, whatever it is."""
-        return self._run(self._desk.ehlo(name))
+        return self._run(self._client.ehlo(name))
 
     def ehlo_or_helo_if_needed(self) -> None:
         """Say EHLO, or HELO if that is refused, unless that was done.
@@ -248,7 +252,7 @@ class SMTP(Attributes):
         Raises:
             SMTPHeloError: both were refused.
         """
-        self._run(self._desk.ehlo_or_helo_if_needed())
+        self._run(self._client.ehlo_or_helo_if_needed())
 
     def starttls(
         self,
@@ -272,7 +276,7 @@ class SMTP(Attributes):
             SMTPTLSError: the handshake or the certificate failed; the connection is closed.
         """
         context = tls.context_of(keyfile, certfile, context)
-        return self._run(self._desk.starttls(context=context, server_hostname=server_hostname))
+        return self._run(self._client.starttls(context=context, server_hostname=server_hostname))
 
     def login(
         self,
@@ -301,7 +305,7 @@ class SMTP(Attributes):
                 which is not installed.
         """
         token = sealed_token(token)
-        login = self._desk.login(
+        login = self._client.login(
             user,
             password,
             initial_response_ok=initial_response_ok,
@@ -326,44 +330,44 @@ class SMTP(Attributes):
         Raises:
             SMTPAuthenticationError: refused.
         """
-        return self._run(self._desk.auth(mechanism, authobject, initial_response_ok=initial_response_ok))
+        return self._run(self._client.auth(mechanism, authobject, initial_response_ok=initial_response_ok))
 
     # -- single commands ---------------------------------------------------------------
 
     def help(self, args: str = "") -> bytes:
         """HELP: returns the text."""
-        return self._run(self._desk.help(args))
+        return self._run(self._client.help(args))
 
     def rset(self) -> Reply:
         """RSET: forget the envelope that was begun."""
         self.command_encoding = "ascii"
-        return self._run(self._desk.rset())
+        return self._run(self._client.rset())
 
     def noop(self) -> Reply:
         """NOOP: is anybody there?"""
-        return self._run(self._desk.noop())
+        return self._run(self._client.noop())
 
     def verify(self, address: str) -> Reply:
         """VRFY: is this an address? Most servers do not tell (252)."""
-        return self._run(self._desk.verify(address))
+        return self._run(self._client.verify(address))
 
     vrfy = verify
 
     def expn(self, address: str) -> Reply:
         """EXPN: who is on this list? Most servers do not tell."""
-        return self._run(self._desk.expn(address))
+        return self._run(self._client.expn(address))
 
     def etrn(self, node: str) -> Reply:
         """ETRN: send what waits for this node; as `AsyncSMTP.etrn`."""
-        return self._run(self._desk.etrn(node))
+        return self._run(self._client.etrn(node))
 
     def xclient(self, **attributes: Unpack[XClient]) -> Reply:
         """XCLIENT: be taken for another client; as `AsyncSMTP.xclient`."""
-        return self._run(self._desk.xclient(**attributes))
+        return self._run(self._client.xclient(**attributes))
 
     def xforward(self, **attributes: Unpack[XForward]) -> Reply:
         """XFORWARD: tell whose mail comes next; as `AsyncSMTP.xforward`."""
-        return self._run(self._desk.xforward(**attributes))
+        return self._run(self._client.xforward(**attributes))
 
     def mail(self, sender: str, options: Sequence[str] = ()) -> Reply:
         """MAIL: begin an envelope; returns the reply, whatever it is.
@@ -371,14 +375,14 @@ class SMTP(Attributes):
         Raises:
             SMTPNotSupportedError: SMTPUTF8 is needed or asked for, and not offered.
         """
-        reply = self._run(self._desk.mail(sender, options))
+        reply = self._run(self._client.mail(sender, options))
         if any(option.upper() == "SMTPUTF8" for option in options):
             self.command_encoding = "utf-8"
         return reply
 
     def rcpt(self, recip: str, options: Sequence[str] = ()) -> Reply:
         """RCPT: add a recipient; returns the reply, whatever it is."""
-        return self._run(self._desk.rcpt(recip, options))
+        return self._run(self._client.rcpt(recip, options))
 
     def data(self, msg: Body) -> Reply:
         """DATA and the content, after `mail` and `rcpt`; returns what was said to the content.
@@ -386,7 +390,7 @@ class SMTP(Attributes):
         Raises:
             SMTPDataError: DATA itself was refused.
         """
-        return self._run(self._desk.data(in_thread(msg)))
+        return self._run(self._client.data(in_thread(msg)))
 
     # -- sending -----------------------------------------------------------------------
 
@@ -408,7 +412,7 @@ class SMTP(Attributes):
         """
         to_addrs = to_addrs if isinstance(to_addrs, str) else tuple(to_addrs)
         result = self._run(
-            self._desk.sendmail(
+            self._client.sendmail(
                 from_addr,
                 to_addrs,
                 in_thread(msg),
@@ -439,7 +443,7 @@ class SMTP(Attributes):
         if to_addrs is not None and not isinstance(to_addrs, str):
             to_addrs = tuple(to_addrs)
         return self._run(
-            self._desk.send_message(
+            self._client.send_message(
                 msg,
                 from_addr,
                 to_addrs,
@@ -449,6 +453,14 @@ class SMTP(Attributes):
                 **options,
             )
         )
+
+
+def _stopped(cancelled: asyncio.CancelledError) -> SMTPServerDisconnected:
+    """What a caller hears whose loop was stopped under him: he knows nothing of tasks."""
+    error = SMTPServerDisconnected("the event loop was stopped in the middle of this, or the program ends")
+    error.delivery = getattr(cancelled, "delivery", Delivery.NOT_SENT)
+    error.outcomes = getattr(cancelled, "outcomes", ())
+    return error
 
 
 class SMTP_SSL(SMTP):

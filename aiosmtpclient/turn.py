@@ -40,6 +40,11 @@ class Turn:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
+    @property
+    def taken(self) -> bool:
+        """Somebody has it now."""
+        return self._lock.locked()
+
     async def take(self) -> Lease:
         """Wait for the turn."""
         await self._lock.acquire()

@@ -1,7 +1,7 @@
 """The verbs: each command of `smtplib`'s vocabulary, awaitable, on one connection.
 
 `Verbs` is what `AsyncSMTP` and `AsyncLMTP` are made of besides connecting and sending: the turn,
-what is known about the server, hello, TLS, login, the single commands, an envelope by hand.
+what is known about the server, hello, TLS, login, the single commands; an envelope by hand is `by_hand`.
 
 Rules of this room:
 
@@ -19,17 +19,13 @@ import ssl
 from collections.abc import Awaitable, Collection, Coroutine, Sequence
 from typing import Unpack
 
-from . import addresses, commands, dialogues, opening, preparing, recipients, transactions
-from .bodies import opened
-from .connection import Connection
-from .delivery import Ledger, stamped
+from . import addresses, commands, dialogues, opening
+from .connection import Connection, keep
 from .dialling import TLSSettings
 from .errors import SMTPHeloError, SMTPNotSupportedError, SMTPResponseException, SMTPServerDisconnected
 from .extensions import Extensions
-from .message import Body, prepare
 from .origin import XClient, XForward, attributes
 from .plans import Settings
-from .recipients import Recipient
 from .replies import Reply
 from .sasl import Credentials
 from .secret import Secret
@@ -75,12 +71,26 @@ class Verbs:
         """Wait for the turn. Replies to what others wrote before may still be owed."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            if self.is_connected and self._loop is not None and not self._loop.is_closed():
-                raise RuntimeError(
-                    "this client is connected in another event loop: close it there, or use one a loop"
-                )
-            self._loop, self._turn, self._connection = loop, Turn(), None
+            self._move_to(loop)
         return self._turn.take()
+
+    @property
+    def _needed(self) -> bool:
+        """Somebody uses it, or may."""
+        return self.is_connected or self._turn.taken
+
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Be used in this loop from now on, where the one before does not need it."""
+        connection = self._connection
+        if connection is not None and connection.inherited:
+            keep(self._turn)  # somebody in the parent may wait for it; the connection says what to do
+        elif self._needed and self._loop is not None and not self._loop.is_closed():
+            raise RuntimeError(
+                "this client is in use in another event loop: close it there, or make one for each loop"
+            )
+        else:
+            self._connection = None
+        self._loop, self._turn = loop, Turn()
 
     def _my_turn(self) -> _MyTurn:
         """The turn, on a connection that owes nothing."""
@@ -426,76 +436,9 @@ class Verbs:
         during = phase if phase is Phase.MAIL else Phase.READY  # where it is refused, and changes nothing
         return await self._converse(dialogues.command(line, verb, during=during))
 
-    def _may_have_options(self) -> bool:
-        return self._connection is not None and self._connection.esmtp
-
     def _may_use_utf8(self, path: bytes) -> bool:
         if path.isascii():
             return False
         if "smtputf8" not in self.extensions:
             raise SMTPNotSupportedError("the address needs SMTPUTF8, which the server does not offer")
         return True
-
-    # -- an envelope by hand -----------------------------------------------------------
-
-    async def mail(self, sender: str, options: Sequence[str] = ()) -> Reply:
-        """MAIL: begin an envelope; returns the reply, whatever it is."""
-        options = tuple(options) if self._may_have_options() else ()
-        address = addresses.sender(sender)
-        asked = any(option.upper() == "SMTPUTF8" for option in options)
-        if asked and not self.has_extn("smtputf8"):
-            raise SMTPNotSupportedError("the server does not offer SMTPUTF8, which the options ask for")
-        needed = self._may_use_utf8(address.path)
-        if needed and not asked:
-            options = (*options, "SMTPUTF8")  # without it the server may not take such an address (RFC 6531)
-        line = commands.mail(address.path, options, utf8=asked or needed)
-        reply = await self._command(line, "MAIL", then=Phase.MAIL)
-        if reply.positive and self._connection is not None:
-            self._connection.recipients = []
-        return reply
-
-    async def rcpt(self, recip: str, options: Sequence[str] = ()) -> Reply:
-        """RCPT: add a recipient, with what a `Recipient` asks for; returns the reply, whatever it is."""
-        address = addresses.recipient(recip)
-        if isinstance(recip, Recipient):
-            # Nobody here knows whether MAIL said SMTPUTF8. The form without it is always right.
-            [options] = recipients.rcpt([recip], options, None, self.extensions, smtputf8=False)
-        options = tuple(options) if self._may_have_options() else ()
-        line = commands.rcpt(address.path, options, utf8=self._may_use_utf8(address.path))
-        reply = await self._command(line, "RCPT", then=Phase.MAIL)
-        connection = self._connection
-        if reply.positive and connection is not None and connection.recipients is not None:
-            connection.recipients.append(recip)
-        return reply
-
-    async def data(self, msg: Body) -> Reply:
-        """DATA and the content, after `mail` and `rcpt`; returns what was said to the content.
-
-        In LMTP there is a reply a recipient: the first refusal is returned if there is one.
-        `sendmail` accounts for each.
-
-        Raises:
-            SMTPDataError: DATA itself was refused.
-        """
-        ledger = Ledger(())
-        with stamped(ledger):
-            async with self._my_turn():
-                connection = self._connected()
-                if connection.recipients is None and self._settings.lmtp:
-                    raise RuntimeError("name the recipients by rcpt(): in LMTP there is a reply for each")
-                ledger.begin(connection.recipients or ())
-                connection.recipients = []
-                # The envelope stands already; content is all that is wanted here.
-                prepared = await preparing.prepared(
-                    lambda eightbitmime, smtputf8: prepare(
-                        "", "postmaster", msg, eightbitmime=eightbitmime, smtputf8=smtputf8
-                    ),
-                    msg,
-                    eightbitmime=True,
-                    smtputf8=True,
-                )
-                async with opened(prepared.content) as content:
-                    prepared.content = content
-                    return await self._converse(
-                        transactions.content(prepared, ledger, lmtp=self._settings.lmtp)
-                    )

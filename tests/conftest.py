@@ -2,7 +2,8 @@
 
 `@pytest.mark.each_loop` (or `pytestmark = pytest.mark.each_loop` for a file) runs an
 asynchronous test, with its fixtures, once on asyncio's loop, once on the same in debug mode and
-once on uvloop. Every other asynchronous test runs on asyncio's.
+once on uvloop. With `both_loops`, for what takes long in debug mode, it is the first and the last.
+Every other asynchronous test runs on asyncio's.
 
 After each test nothing of it may be left: no task, no thread, no open socket, no unclosed thing
 that warns when it is collected, and no exception that nobody looked at.
@@ -59,12 +60,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "each_loop: run on asyncio, on asyncio in debug mode and on uvloop")
+    config.addinivalue_line("markers", "both_loops: the same without debug mode, for what takes long there")
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Factory]:
     factories = loop_factories()
-    if item.get_closest_marker("each_loop") is None:
+    everywhere = item.get_closest_marker("each_loop") is not None
+    if not everywhere:
         del factories["debug"]
+    if not (everywhere or item.get_closest_marker("both_loops") is not None):
         factories.pop("uvloop", None)
     return factories
 

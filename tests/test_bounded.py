@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from modes import IN_A_STREAM, MODES, each_mode, each_protocol, nothing_is_known  # noqa: F401
 from slow import Taker, late, slow
-from wire import BODY, SENDER, TO, each_loop
+from wire import BODY, SENDER, TO, both_loops
 
 from aiosmtpclient import AsyncLMTP, AsyncSMTP, Delivery, Envelope
 from aiosmtpclient.protocol import HIGH_WATER
@@ -92,7 +92,7 @@ async def test_a_server_that_reads_slowly_and_says_much_all_the_while(mode, tmp_
     assert taker.recipients == 20_000
 
 
-@each_loop
+@both_loops
 @each_protocol
 @each_mode
 @pytest.mark.parametrize("content", ["in memory", "iterator", "asynchronous"])
@@ -107,7 +107,7 @@ async def test_large_content_to_a_server_that_reads_late(content, mode, lmtp, tm
     assert taker.messages == 1
 
 
-@each_loop
+@both_loops
 @pytest.mark.parametrize("mode", IN_A_STREAM)
 @pytest.mark.parametrize("script", [late, lambda taker: slow(taker, 5000)], ids=["late", "slow"])
 async def test_many_tasks_in_a_stream_do_not_pile_up_in_the_transport(script, mode, tmp_path: Path):
@@ -123,7 +123,7 @@ async def test_many_tasks_in_a_stream_do_not_pile_up_in_the_transport(script, mo
     assert (taker.messages, taker.recipients) == (150, 3000)
 
 
-@each_loop
+@both_loops
 @each_protocol
 @pytest.mark.parametrize("mode", IN_A_STREAM)
 async def test_tasks_with_many_recipients_each(mode, lmtp, tmp_path: Path):
@@ -139,7 +139,7 @@ async def test_tasks_with_many_recipients_each(mode, lmtp, tmp_path: Path):
     assert (taker.messages, taker.recipients) == (20, 14_000)
 
 
-@each_loop
+@both_loops
 @pytest.mark.parametrize("mode", IN_A_STREAM)
 async def test_a_window_of_many_messages_to_a_late_server(mode, tmp_path: Path):
     """send_messages takes no more from its iterable than it can have under way."""

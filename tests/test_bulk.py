@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from aiosmtpclient.bulk import in_window, one_by_one
+from aiosmtpclient.bulk import _Run, in_window, one_by_one
 from aiosmtpclient.delivery import Delivery, Outcome
 
 pytestmark = pytest.mark.each_loop
@@ -236,6 +236,18 @@ async def test_a_consumer_who_is_cancelled_takes_those_under_way_with_him() -> N
     with pytest.raises(asyncio.CancelledError):
         await task
     assert carrier.cancelled == [0]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_who_is_cancelled_again_while_he_stops_still_closes_the_iterable() -> None:
+    run = _Run(Source(1000), Carrier(*range(1000)), WINDOW, False)
+    await settled()
+    stopping = asyncio.create_task(run.stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    assert run._each.ag_frame is None
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

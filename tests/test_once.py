@@ -81,6 +81,34 @@ async def test_send_cancelled_before_the_end_raises_the_cancellation():
 
 
 @each_loop
+async def test_send_cancelled_while_it_connects_says_that_nothing_was_sent():
+    reached = asyncio.Event()
+    async with ScriptedServer([mark(reached), stall()]) as server:
+        task = asyncio.create_task(caught(aiosmtpclient.send(message(), host=server.host, port=server.port)))
+        await reached.wait()
+        task.cancel()
+        error = await task
+        assert isinstance(error, asyncio.CancelledError)
+        assert error.delivery is Delivery.NOT_SENT
+        assert error.outcomes == ((TO, Delivery.NOT_SENT, None),)
+
+
+@each_loop
+async def test_send_cancelled_at_its_quit_behind_a_refusal_says_who_was_refused():
+    reached = asyncio.Event()
+    script = [*hello(), "MAIL", b"250 ok\r\n", "RCPT", b"550 no\r\n", "RSET", b"250 ok\r\n", "QUIT"]
+    async with ScriptedServer([*script, mark(reached), stall()]) as server:
+        options = {"sender": SENDER, "recipients": TO, "host": server.host, "port": server.port}
+        task = asyncio.create_task(caught(aiosmtpclient.send(BODY, **options)))
+        await reached.wait()
+        task.cancel()
+        error = await task
+        assert isinstance(error, asyncio.CancelledError)
+        assert error.delivery is Delivery.REFUSED
+        assert deliveries(error) == [Delivery.REFUSED]
+
+
+@each_loop
 async def test_send_cancelled_at_its_quit_returns_the_result_and_the_cancellation_follows():
     reached = asyncio.Event()
     async with ScriptedServer([*hello(), *take(TO), "QUIT", mark(reached), stall()]) as server:
@@ -135,6 +163,7 @@ async def test_what_goes_wrong_on_the_way_says_what_is_known():
         error = await caught(aiosmtpclient.send(BODY, **options))
         assert isinstance(error, SMTPConnectError)
         assert error.delivery is Delivery.NOT_SENT
+        assert deliveries(error) == [Delivery.NOT_SENT]
     async with MailServer(refuse="550 no") as server:
         error = await caught(aiosmtpclient.send(message(), host=server.host, port=server.port))
         assert isinstance(error, SMTPRecipientsRefused)

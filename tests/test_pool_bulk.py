@@ -16,7 +16,7 @@ from aiosmtpclient import AsyncSMTP, Delivery, Envelope, Outcome, SMTPPool
 from aiosmtpclient.testing import MailServer, ScriptedServer
 from aiosmtpclient.testing.scripted import expect_content, stall
 
-pytestmark = pytest.mark.each_loop
+pytestmark = pytest.mark.both_loops
 each_mode = pytest.mark.parametrize("mode", ["message", "stream"])
 
 

@@ -446,6 +446,25 @@ def test_a_421_that_answers_something_leaves_the_closing_to_the_driver() -> None
     assert wire.transport.ends == []
 
 
+@pytest.mark.parametrize(("buffered", "ends"), [(0, ["close"]), (1, ["abort"])])
+def test_what_a_server_that_took_its_leave_did_not_read_keeps_no_socket_open(
+    buffered: int, ends: list[str]
+) -> None:
+    wire = Wire()
+    wire.send(command())
+    wire.receive(b"421 bye\r\n")
+    wire.transport.buffered = buffered
+    wire.protocol.leave()
+    assert wire.transport.ends == ends
+
+
+def test_a_421_that_nobody_waits_for_any_more_closes_the_connection() -> None:
+    wire = Wire()
+    wire.send(command()).cancel()
+    wire.receive(b"421 bye\r\n")
+    assert wire.transport.ends == ["abort"]
+
+
 def test_after_a_reset_write_would_be_a_silent_no_op_so_it_is_asked_first() -> None:
     wire = Wire()
     wire.transport.ends.append("reset by the peer")

@@ -173,7 +173,10 @@ async def test_a_proxy_that_does_not_connect_is_named_and_its_password_is_not(ki
         url = f"{kind}://{_login(kind)}127.0.0.1:{port}"
         error = await caught(AsyncSMTP("mail.invalid", 25, proxy=url, timeout=LONG).connect())
     assert isinstance(error, SMTPConnectError)
-    assert f"no connection to mail.invalid:25 by the proxy {kind}://127.0.0.1:{port}: " in str(error)
+    assert (
+        f"cannot connect to mail.invalid:25: the proxy {kind}://127.0.0.1:{port} made no connection: "
+        in str(error)
+    )
     assert not [piece for piece in TELLING if piece in told(error)]
 
 

@@ -136,7 +136,7 @@ NOT_REPLY_LINES = [
 def test_what_is_not_a_reply_line_stops_the_parser(line: bytes, end: bytes) -> None:
     read, error = parse(b"250 before\r\n" + line + end + b"250 after\r\n")
     assert read == [Reply(250, b"before")]
-    assert error == f"not a reply line: {printable(line)!r}"
+    assert error == f"a line that is no reply: {printable(line)!r}"
 
 
 @pytest.mark.parametrize("line", [b"", b"ok", b"2500 ok", b"250_ok", b"251", b"251 ok", b"550-no"])
@@ -147,20 +147,20 @@ def test_what_does_not_continue_a_reply_stops_the_parser_inside_it(line: bytes) 
 
 
 def test_a_reply_with_different_codes_is_not_mended() -> None:
-    assert parse(b"250-one\r\n251 two\r\n") == ([], "code 251 inside a reply with code 250")
+    assert parse(b"250-one\r\n251 two\r\n") == ([], "the code 251 inside a reply with code 250")
 
 
 def test_an_error_shows_the_start_of_a_line_and_none_of_its_escape_sequences() -> None:
     _, error = parse(b"\x1b]0;owned\x07" + b"x" * 500 + b"\r\n")
     assert error is not None
     assert error.isprintable()
-    assert error.startswith("not a reply line: ")
+    assert error.startswith("a line that is no reply: ")
     assert len(error) < 120
 
 
 def test_an_error_shows_eighty_octets_of_a_line_and_no_more() -> None:
-    assert parse(b"x" * 80 + b"\r\n") == ([], f"not a reply line: {'x' * 80!r}")
-    assert parse(b"x" * 81 + b"\r\n") == ([], f"not a reply line: {'x' * 80!r}")
+    assert parse(b"x" * 80 + b"\r\n") == ([], f"a line that is no reply: {'x' * 80!r}")
+    assert parse(b"x" * 81 + b"\r\n") == ([], f"a line that is no reply: {'x' * 80!r}")
 
 
 @pytest.mark.parametrize("octets", [b"junk\r\n250 o", b"x" * (MAX_LINE + 2)])
@@ -174,14 +174,14 @@ def test_a_parser_that_stopped_holds_nothing(octets: bytes) -> None:
 
 def test_nothing_is_read_after_an_error() -> None:
     parser = ReplyParser()
-    assert feed(parser, [b"junk\r\n"]) == ([], "not a reply line: 'junk'")
-    assert feed(parser, [b"250 ok\r\n", b"250-a\r\n250 b\r\n"]) == ([], "not a reply line: 'junk'")
+    assert feed(parser, [b"junk\r\n"]) == ([], "a line that is no reply: 'junk'")
+    assert feed(parser, [b"250 ok\r\n", b"250-a\r\n250 b\r\n"]) == ([], "a line that is no reply: 'junk'")
 
 
 def test_what_follows_an_error_does_not_rewrite_its_cause() -> None:
-    assert parse(b"junk\r\n" + b"x" * (MAX_LINE + 2)) == ([], "not a reply line: 'junk'")
-    assert parse(b"junk\r\n" + b"x" * (MAX_LINE + 2) + b"\r\n") == ([], "not a reply line: 'junk'")
-    assert parse(b"junk\r\nmore junk\r\n") == ([], "not a reply line: 'junk'")
+    assert parse(b"junk\r\n" + b"x" * (MAX_LINE + 2)) == ([], "a line that is no reply: 'junk'")
+    assert parse(b"junk\r\n" + b"x" * (MAX_LINE + 2) + b"\r\n") == ([], "a line that is no reply: 'junk'")
+    assert parse(b"junk\r\nmore junk\r\n") == ([], "a line that is no reply: 'junk'")
 
 
 # What is still owed
@@ -239,7 +239,7 @@ def test_it_is_known_which_reply_a_part_may_become(held: bytes, may_be: bool) ->
 def test_an_error_shows_of_a_line_only_what_may_be_shown() -> None:
     parser = ReplyParser(lambda line: line.replace(b"sesame", b"***"))
     # Cut after it was hidden: the cut must not leave the beginning of a secret standing.
-    assert feed(parser, [b"x" * 76 + b"sesame\r\n"]) == ([], f"not a reply line: {'x' * 76 + '***'!r}")
+    assert feed(parser, [b"x" * 76 + b"sesame\r\n"]) == ([], f"a line that is no reply: {'x' * 76 + '***'!r}")
 
 
 # The caps

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 from round_trips import RoundTrips
-from wire import BODY, SENDER, each_loop
+from wire import BODY, SENDER, both_loops
 
 from aiosmtpclient import AsyncLMTP, AsyncSMTP, Delivery, Envelope
 from aiosmtpclient.chunking import VERDICTS
 
-pytestmark = each_loop
+pytestmark = both_loops
 
 COUNTS = (1, 3, 50)
 TASKS = 16

@@ -394,7 +394,7 @@ def test_a_lost_connection_says_what_was_owed_and_what_was_said_last() -> None:
 def test_a_connection_lost_before_the_greeting_says_so() -> None:
     session = Session(PEER)
     session.lost()
-    assert str(session.why()) == f"{PEER} closed the connection while its reply to greeting was owed"
+    assert str(session.why()) == f"{PEER} closed the connection while its greeting was owed"
 
 
 def test_the_first_failure_stays_for_it_is_the_reason_of_the_others() -> None:

@@ -96,6 +96,15 @@ async def test_each_wait_ends_by_its_own_deadline_and_says_which(phase):
 
 
 @each_loop
+async def test_leaving_waits_for_quit_no_longer_than_for_any_other_reply():
+    """`timeout=` holds for QUIT as well: leaving the block once took five seconds whatever it said."""
+    async with ScriptedServer([*hello(), "QUIT", stall()]) as server:
+        async with AsyncSMTP(server.host, server.port, timeout=SHORT):
+            started = now()
+        assert now() - started < SHORT * 20
+
+
+@each_loop
 async def test_a_connection_nobody_accepts_ends_by_the_connect_deadline(monkeypatch):
     """Connect has its own clock."""
 

@@ -23,6 +23,7 @@ from aiosmtpclient.testing.scripted import (
 )
 
 each_loop = pytest.mark.each_loop
+both_loops = pytest.mark.both_loops
 
 SENDER = "sender@from.test"
 TO = "first@to.test"

@@ -121,9 +121,13 @@ async def test_lines_longer_than_allowed(server: RealServer, found: Found) -> No
             refusal = error
     if refusal is not None:
         assert refusal.delivery is Delivery.REFUSED, repr(refusal)
+        said = refusal.outcomes[0].reply
+        assert said is not None
         assert not server.stored(name)
         found("a line of 3000 octets", "refused")
-        found.surprise("a line of 3000 octets", f"refuses lines of more than 998 octets: {refusal}.")
+        found.surprise(
+            "a line of 3000 octets", f"refuses lines of more than 998 octets: {said.code} {said.text}."
+        )
         return
     if same(server, arrived(server, name), content):
         found("a line of 3000 octets", "the same")

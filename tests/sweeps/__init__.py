@@ -5,9 +5,15 @@
 `cable`            the transport of the client, and the server's end of the line
 `post`             the server, octet by octet, and what it knows about every message
 `behaviours`       what a server may do wrong, as data with names
+`secured`          the same server inside TLS, with STARTTLS and a login
 `scenarios`        in which ways messages are sent
 `trial`            one conversation with one fault, and what the client told about it
 `judge`            what is wrong with that, if anything
+`blows`            calls of transport, loop and `ssl` that fail, one at a time
+`mishaps`          what errors say: the cases, which `messages` lets happen
+`calls`            what a caller may be in the middle of
+`cuts`             where he is cut short there, and how
+`interrupted`      one call that is, and the messages behind it
 `figures`          how many trials there were, and the line that says so
 =================  ======================================================================
 

@@ -218,6 +218,8 @@ class Line:
 class ClientEnd(asyncio.Transport):
     """The client's transport."""
 
+    _start_tls_compatible = True
+
     def __init__(self, line: Line) -> None:
         super().__init__()
         self._line = line
@@ -225,6 +227,7 @@ class ClientEnd(asyncio.Transport):
         self._buffer = bytearray()
         self._inbox: deque[bytes | str] = deque()
         self._reading = False
+        self._held_up = False
         self._closing = False
         self._lost = False
         self._paused = False
@@ -235,19 +238,33 @@ class ClientEnd(asyncio.Transport):
 
     # -- what the line does --------------------------------------------------------------
 
+    def connect(self, factory: Callable[[], Any], then: Callable[[], None]) -> Any:
+        """Make a protocol for this end; the server begins in a turn of its own."""
+        try:
+            self.protocol = factory()
+        except BaseException:
+            self.gone = True  # the socket goes with whoever held it
+            raise
+        try:
+            self.protocol.connection_made(self)
+        except Exception as error:
+            self._complain("protocol.connection_made() failed", error)
+        self._loop.call_soon(then)
+        return self.protocol
+
     def arrive(self, item: bytes | str) -> None:
         """Octets, or what ends them."""
         self._inbox.append(item)
         self._wake()
 
     def _wake(self) -> None:
-        if self._inbox and not self._reading and not self._closing:
+        if self._inbox and not (self._reading or self._closing or self._held_up):
             self._reading = True
             self._loop.call_soon(self._read)
 
     def _read(self) -> None:
         self._reading = False
-        if self._closing:
+        if self._closing or self._held_up:
             return
         item = self._inbox[0]
         if item == "pause":
@@ -262,6 +279,16 @@ class ClientEnd(asyncio.Transport):
         self._wake()
 
     def _hand_over(self, item: bytes | str) -> None:
+        try:
+            self._deliver(item)
+        except Exception as error:  # a protocol that fails is cut off
+            self._complain("protocol.data_received() call failed", error)
+            self._force_close(error)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": what, "exception": error})
+
+    def _deliver(self, item: bytes | str) -> None:
         if item == END:
             if not self.protocol.eof_received():
                 self.close()
@@ -286,7 +313,10 @@ class ClientEnd(asyncio.Transport):
         del self._buffer[:some]
         if self._paused and len(self._buffer) <= self._low:
             self._paused = False
-            self.protocol.resume_writing()
+            try:
+                self.protocol.resume_writing()
+            except Exception as error:
+                self._complain("protocol.resume_writing() failed", error)
         if self._closing and not self._buffer:
             self._lose(None)
 
@@ -307,7 +337,10 @@ class ClientEnd(asyncio.Transport):
         self._buffer += octets[some:]
         if len(self._buffer) > self._high and not self._paused:
             self._paused = True
-            self.protocol.pause_writing()
+            try:
+                self.protocol.pause_writing()
+            except Exception as error:
+                self._complain("protocol.pause_writing() failed", error)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._high = 65536 if high is None else high
@@ -317,7 +350,21 @@ class ClientEnd(asyncio.Transport):
         return len(self._buffer)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"sockname": ("127.0.0.1", 40000), "peername": ("127.0.0.1", 25)}.get(name, default)
+        known = {"sockname": ("127.0.0.1", 40000), "peername": ("127.0.0.1", 25), "line": self._line}
+        return known.get(name, default)
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def get_protocol(self) -> Any:
+        return self.protocol
+
+    def pause_reading(self) -> None:
+        self._held_up = True
+
+    def resume_reading(self) -> None:
+        self._held_up = False
+        self._wake()
 
     def is_closing(self) -> bool:
         return self._closing

@@ -7,7 +7,7 @@ where it would sleep it does not.
 Rules of this room:
 
 * `VirtualLoop` has no sockets: connections are made by its `network`. What would run in a thread
-  runs at once.
+  runs at once. TLS is asyncio's own, on top of what the network made.
 * `HastyLoop` has real sockets, on loopback. The clock jumps only after a moment in which the
   kernel had nothing to say.
 * Who waits for something that cannot come is `Stuck`, at once. So is who never stops.
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import ssl as tls
+from asyncio import sslproto
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -62,6 +64,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     Attributes:
         network: makes the connections.
         turns: how often the loop came round since the last `wind`.
+        alarm: called when it has come round so many times.
     """
 
     def __init__(self) -> None:
@@ -71,6 +74,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self.turns = 0
         self.network: Network | None = None
+        self.alarm: tuple[int, Callable[[], None]] | None = None
 
     def time(self) -> float:
         return self._now
@@ -78,10 +82,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def wind(self) -> None:
         """Begin to count turns anew."""
         self.turns = 0
+        self.alarm = None
 
     def turn(self, timeout: float | None) -> None:
         """The loop came round, and would wait for so long."""
         self.turns += 1
+        if self.alarm is not None and self.turns >= self.alarm[0]:
+            _, call = self.alarm
+            self.alarm = None
+            self.call_soon(call)
+            return
         if timeout is None:
             raise Stuck("everybody waits, and nothing will come")
         if self.turns > MOST_TURNS:
@@ -103,14 +113,34 @@ class VirtualLoop(asyncio.BaseEventLoop):
             future.set_exception(error)
         return future
 
-    async def create_connection(self, protocol_factory: Any, *args: Any, **options: Any) -> Any:
-        """Let the network make it."""
+    async def create_connection(
+        self,
+        protocol_factory: Any,
+        *args: Any,
+        ssl: tls.SSLContext | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        **options: Any,
+    ) -> Any:
+        """Let the network make it. Who is cancelled has it closed, as by asyncio's own loop."""
         await asyncio.sleep(0)
         if self.network is None:
             raise ConnectionRefusedError("no network")
-        made = self.network.connect(protocol_factory)
-        await asyncio.sleep(0)
-        return made
+        if ssl is None:
+            transport, protocol = self.network.connect(protocol_factory)
+            ready: Any = asyncio.sleep(0)
+        else:
+            protocol, ready = protocol_factory(), self.create_future()
+            patience = {"ssl_handshake_timeout": ssl_handshake_timeout}
+            layer = sslproto.SSLProtocol(self, protocol, ssl, ready, False, server_hostname, **patience)
+            transport = layer._app_transport
+            self.network.connect(lambda: layer)
+        try:
+            await ready
+        except BaseException:
+            transport.close()
+            raise
+        return transport, protocol
 
     def timers(self) -> list[asyncio.TimerHandle]:
         """Those that are still to go off."""
@@ -129,8 +159,9 @@ class _Hasty(selectors.DefaultSelector):  # type: ignore[valid-type,misc]  # cho
         if timeout is None or timeout <= 0:
             # Threads are waited for, so for ever is for ever; a test's own limit ends that.
             return super().select(timeout)
-        events = super().select(min(timeout, MOMENT))
-        if not events and timeout > MOMENT:
+        moment = self.loop.moment
+        events = super().select(min(timeout, moment))
+        if not events and timeout > moment:
             self.loop.ahead += timeout
         return events
 
@@ -138,12 +169,16 @@ class _Hasty(selectors.DefaultSelector):  # type: ignore[valid-type,misc]  # cho
 class HastyLoop(asyncio.SelectorEventLoop):
     """Real sockets, and a clock that jumps when they are silent.
 
+    Args:
+        moment: seconds after which silence is believed; longer where threads have something to do.
+
     Attributes:
         ahead: how many seconds the clock is ahead of the machine's.
         turns: how often the loop came round since the last `wind`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, moment: float = MOMENT) -> None:
+        self.moment = moment
         self.ahead = 0.0
         self.turns = 0
         selector = _Hasty()

@@ -27,6 +27,7 @@ Rules of this room:
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -36,7 +37,7 @@ from aiosmtpclient import Delivery, RecipientOutcome, SMTPTimeoutError
 from .behaviours import BEHAVIOURS, Endless
 from .post import BAD, SENDER, Conversation, Said, Slot, address, ends_of
 from .scenarios import TIMEOUTS
-from .trial import AFTER, FIRST, Played, Told
+from .trial import AFTER, Played, Told
 
 ACCEPTED, REFUSED, NOT_SENT, UNKNOWN = (
     Delivery.ACCEPTED,
@@ -106,7 +107,7 @@ def judge(played: Played) -> Judgement:
     for error in played.opening:
         if getattr(error, "delivery", None) is not NOT_SENT:
             problems.append(Problem("wrong class", f"connecting failed: {error!r}"))
-    for number in (*FIRST, *AFTER):
+    for number in played.numbers:
         told = played.told.get(number)
         if told is None:
             problems.append(Problem("hang", f"nothing was told about message {number}"))
@@ -158,6 +159,10 @@ def _message(played: Played, number: int, told: Told) -> tuple[list[Problem], in
         wanted = expected(facts)
         if facts.farewell and outcome.reply is not None and outcome.reply.code == 421:
             wanted.append(REFUSED)
+        if isinstance(told.error, asyncio.CancelledError) and (facts.no or not facts.left):
+            wanted.append(NOT_SENT)  # a no may come with the cancellation, or belong to another attempt
+        if outcome.delivery is NOT_SENT and facts.taken:
+            problems.append(Problem("wrong class", f"message {number}, {name}: not sent, and taken"))
         if outcome.delivery not in wanted:
             text = (
                 f"message {number}, {name}: {outcome.delivery}, not {' or '.join(map(str, wanted))}; {facts}"
@@ -308,22 +313,28 @@ def _surplus(played: Played) -> Iterator[Problem]:
 def facts_of(played: Played, number: int, name: str) -> Facts:
     """What happened to this recipient, on whichever connections."""
     yes = no = left = said_no = strange = farewell = False
-    for conversation in played.post.connections:
+    told = played.told.get(number)
+    heard = told.heard if told is not None else None
+    for which, conversation in enumerate(played.post.connections):
         line = conversation.line
+        if _mail_of(number) in line.written:  # what was said to an attempt before this one is forgotten
+            yes = no = left = strange = farewell = False
         left = left or bool(ends_of(bytes(line.written), number))
         until = _last_words(conversation)
+        if heard is not None:
+            until = min(until, heard[which] if which < len(heard) else 0)
         for slot in conversation.slots:
             if slot.message != number or slot.verb == "RSET":
                 continue
             mine = not slot.names or name in slot.names
             for said in slot.said:
-                heard = said.ends <= until
-                strange = strange or (heard and _is_strange(slot, said))
+                known = said.ends <= until
+                strange = strange or (known and _is_strange(slot, said))
                 refuses = said.code >= 400 and (mine or (said.code == 421 and slot.verb != "end"))
                 said_no = said_no or refuses
-                no = no or (heard and refuses)
+                no = no or (known and refuses)
                 agrees = said.code // 100 == 2 and slot.verb == "end" and slot.complete and mine
-                yes = yes or (heard and agrees)
+                yes = yes or (known and agrees)
         farewell = farewell or _farewell_in(conversation, number)
     taken = played.post.taken[number, name]
     return Facts(yes, no, left, taken, said_no or farewell, strange, farewell)
@@ -342,9 +353,13 @@ def _is_strange(slot: Slot, said: Said) -> bool:
     return (said.code // 100 == 3) != (slot.verb == "DATA") and said.code < 400
 
 
+def _mail_of(number: int) -> bytes:
+    return f"MAIL FROM:<{SENDER.format(number)}>".encode()
+
+
 def _farewell_in(conversation: Conversation, number: int) -> bool:
     line = conversation.line
-    if f"MAIL FROM:<{SENDER.format(number)}>".encode() not in line.written:
+    if _mail_of(number) not in line.written:
         return False
     return any(
         said.code == 421 and said.ends <= line.delivered and (said.slot is None or said.slot.verb == "RSET")
@@ -366,8 +381,9 @@ def _farewells(played: Played) -> Iterator[Problem]:
 
 def _in_the_end(played: Played) -> Iterator[Problem]:
     """The last message met a server that is right, whatever was before."""
-    if AFTER[-1] not in played.told:
+    last = played.numbers[-1] if played.numbers else 0
+    if last not in AFTER or last not in played.told:
         return
-    for name, outcome in zip(played.trial.scenario.names(), played.told[AFTER[-1]].outcomes, strict=False):
+    for name, outcome in zip(played.trial.scenario.names(), played.told[last].outcomes, strict=False):
         if outcome.delivery is not (REFUSED if name == BAD else ACCEPTED):
-            yield Problem("wrong class", f"message {AFTER[-1]}, the last, {name}: {outcome.delivery}")
+            yield Problem("wrong class", f"message {last}, the last, {name}: {outcome.delivery}")

@@ -160,11 +160,7 @@ class Network:
         place = self.place if first else -1
         conversation = Conversation(self.post, line, self.acts, place)
         line.reader, line.balance = conversation.feed, conversation.balance
-        protocol = factory()
-        line.end.protocol = protocol
-        protocol.connection_made(line.end)
-        self.loop.call_soon(conversation.begin)
-        return line.end, protocol
+        return line.end, line.end.connect(factory, conversation.begin)
 
 
 class Conversation:

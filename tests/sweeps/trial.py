@@ -44,6 +44,8 @@ class Told:
         reply: the reply that decided, if it was sent.
         at: when, on the loop's clock.
         idle: how long nothing had moved on any line.
+        heard: octets that the client had been handed by then, on each connection; None if what
+            came later was for this message too.
     """
 
     outcomes: Sequence[RecipientOutcome]
@@ -52,6 +54,7 @@ class Told:
     reply: Any = None
     at: float = 0.0
     idle: float = 0.0
+    heard: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class Played:
         opened: when that was.
         foreign: errors that are not of our tree.
         marks: octets read and said, and replies earned, on the first connection by the first three.
+        numbers: the messages about which something has to be told.
     """
 
     trial: Trial
@@ -100,6 +104,7 @@ class Played:
     left: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     marks: tuple[int, int, int] = (0, 0, 0)
+    numbers: tuple[int, ...] = (*FIRST, *AFTER)
 
 
 def play(trial: Trial, loop: VirtualLoop) -> Played:
