@@ -574,7 +574,7 @@ TIME = "deliver_by is a whole number of seconds, of up to nine digits, not "
     ids=str,
 )
 def test_a_time_that_makes_no_sense_is_found_where_it_is_made(arguments: Any, words: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(words)):
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         DeliverBy(*arguments)
 
 
