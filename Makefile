@@ -6,6 +6,8 @@
 #   make torture  every fault at every place, one line of figures a sweep; takes hours,
 #                 and with ONE_IN=10, one place in ten, minutes
 #   make fuzz     every fuzz target, 20,000 runs each, or RUNS=1000000; docs/reliability.md says how
+#   make mutants  whether the tests of the lowest floors notice a changed line; ROOM=replies for one
+#                 room, which takes minutes
 #   make interop  the client against real mail servers on loopback; docs/interop.md has the last run
 #   make check    linter, formatter, both type checkers, the layer rule
 #   make bench    this client beside others, about eight minutes; QUICK=1 for a short look
@@ -21,7 +23,7 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test torture fuzz interop check bench soak ledger clean
+.PHONY: demo test torture fuzz mutants interop check bench soak ledger clean
 
 demo: $(READY)
 	$(RUN) -m aiosmtpclient demo examples/messages
@@ -34,6 +36,10 @@ torture: $(READY)
 
 fuzz: $(READY)
 	$(RUN) -m tests.fuzz all --runs $(or $(RUNS),20000) $(ARGS)
+
+mutants: $(VENV)/.ready-mutants
+	$(VENV)/bin/mutmut run $(if $(ROOM),"aiosmtpclient.$(ROOM).*") $(ARGS)
+	$(VENV)/bin/mutmut results
 
 interop: $(READY)
 	$(RUN) -m pytest -q -p no:xdist -p no:cacheprovider --timeout=120 tests/interop $(ARGS)
@@ -58,10 +64,14 @@ $(VENV)/.ready-bench: $(READY)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
 	@touch $@
 
+$(VENV)/.ready-mutants: $(READY)
+	$(RUN) -m pip install --quiet --disable-pip-version-check "mutmut>=3.8"
+	@touch $@
+
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants

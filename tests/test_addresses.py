@@ -179,6 +179,12 @@ def test_what_does_not_fit_is_refused_and_never_rewritten(given: str, words: str
             read(given)
 
 
+@pytest.mark.parametrize("number", [0xD800, 0xDC80, 0xDFFF])
+def test_what_octets_became_that_were_no_text_is_called_so(number: int) -> None:
+    with pytest.raises(ValueError, match=r"it contains an octet that could not be decoded$"):
+        recipient(f"a{chr(number)}@x")
+
+
 @pytest.mark.parametrize(
     ("length", "shown"), [(100, repr("a" * 98 + " b")), (101, repr("a" * 99 + " ") + "…")]
 )

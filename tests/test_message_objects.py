@@ -244,6 +244,14 @@ def test_8_bit_signed_parts_are_not_broken_by_reencoding() -> None:
         sent(message, eightbitmime=False)
 
 
+def test_a_policy_of_somebodys_own_need_not_be_hashable() -> None:
+    class Own(policy.EmailPolicy):
+        __hash__ = None  # type: ignore[assignment]
+
+    message = parsed(b"From: a@x\r\nTo: b@y\r\n\r\nhi\r\n", Own())
+    assert sent(message) == b"From: a@x\r\nTo: b@y\r\n\r\nhi\r\n"
+
+
 # International headers
 
 

@@ -534,6 +534,24 @@ def test_the_same_by_a_recipient_and_a_raw_option_names_both(one: Recipient, opt
         rcpt([one], ["X=1", raw], None, offered, smtputf8=False)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"notify": "never"},
+        {"notify": "delay,failure", "orcpt": "rfc822;x@y", "rrvs": SINCE, "rrvs_else": "reject"},
+        {"rrvs": SINCE, "rrvs_else": "continue"},
+    ],
+    ids=str,
+)
+def test_a_recipient_crosses_to_another_process_with_all_that_is_asked(options: dict[str, Any]) -> None:
+    recipient = Recipient(TO, **options)
+    again = pickle.loads(pickle.dumps(recipient))
+    assert type(again) is Recipient
+    assert repr(again) == repr(recipient)
+    assert again.parameters(None, smtputf8=False) == recipient.parameters(None, smtputf8=False)
+
+
 def test_a_recipient_with_options_does_not_change_either() -> None:
     with pytest.raises(AttributeError, match=r"^a Recipient does not change; make another$"):
         Recipient(TO, notify="never").notify = "delay"
@@ -556,7 +574,7 @@ TIME = "deliver_by is a whole number of seconds, of up to nine digits, not "
     ids=str,
 )
 def test_a_time_that_makes_no_sense_is_found_where_it_is_made(arguments: Any, words: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(words)):
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         DeliverBy(*arguments)
 
 

@@ -311,26 +311,35 @@ def test_smtplibs_arguments_are_a_context_or_files_but_not_both(ca: trustme.CA, 
             tls.context_of(*files, context)
 
 
-def test_files_in_place_of_a_context_are_deprecated_where_they_are_passed(
-    ca: trustme.CA, tmp_path: Path
-) -> None:
+@pytest.fixture
+def files(ca: trustme.CA, tmp_path: Path) -> tuple[str, str]:
+    """A key and its certificate, each in a file, in smtplib's order."""
     certificate, chain, key = ca.issue_cert("a.test"), tmp_path / "chain.pem", tmp_path / "key.pem"
     certificate.cert_chain_pems[0].write_to_path(chain)
     certificate.private_key_pem.write_to_path(key)
+    return str(key), str(chain)
 
-    def method() -> ssl.SSLContext:
-        return tls.context_of(str(key), str(chain), None)
 
-    words = r"^keyfile and certfile are deprecated: pass a context$"
-    with pytest.warns(DeprecationWarning, match=words) as warned:
-        context = method()
-    assert warned[0].filename == __file__
-    assert warned[0].lineno == method.__code__.co_firstlineno + 5
+def test_files_in_place_of_a_context_are_deprecated_and_loaded(
+    ca: trustme.CA, files: tuple[str, str]
+) -> None:
+    with pytest.warns(DeprecationWarning, match=r"^keyfile and certfile are deprecated: pass a context$"):
+        context = tls.context_of(*files, None)
     server = server_context(ca.issue_cert(HOST))
     server.verify_mode = ssl.CERT_REQUIRED
     ca.configure_trust(server)
     ca.configure_trust(context)
     assert handshake(context, server).version() == "TLSv1.3"
+
+
+def test_files_in_place_of_a_context_are_deprecated_where_they_are_passed(files: tuple[str, str]) -> None:
+    def method() -> ssl.SSLContext:
+        return tls.context_of(*files, None)
+
+    with pytest.warns(DeprecationWarning, match="pass a context") as warned:
+        method()
+    assert warned[0].filename == __file__
+    assert warned[0].lineno == method.__code__.co_firstlineno + 4
 
 
 def test_without_files_the_legacy_context_is_the_default_one() -> None:
