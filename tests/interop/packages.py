@@ -150,10 +150,15 @@ def npm(name: str, version: str, overrides: Mapping[str, str] | None = None) -> 
 
 
 def pypi(*packages: str) -> Path:
-    """A folder with packages of PyPI, for `sys.path`; they may have to be compiled, which takes minutes."""
+    """A folder with packages of PyPI, for `sys.path`.
+
+    They may have to be compiled, which takes minutes, so that is done only if it is asked for.
+    """
     folder = cache() / "-".join(("python", *packages, sys.implementation.cache_tag or ""))
     ready = folder / ".ready"
     if not ready.exists():
+        if not os.environ.get("INTEROP_COMPILE"):
+            raise NotToBeHad(f"{', '.join(packages)}: not here, and INTEROP_COMPILE=1 would compile them")
         shutil.rmtree(folder, ignore_errors=True)
         pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         _run(*pip, "--target", str(folder), *packages, patience=1800)

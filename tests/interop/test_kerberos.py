@@ -16,7 +16,7 @@ from .packages import NotToBeHad
 from .servers.kerberized import KerberizedCyrus, KerberizedDovecot
 from .servers.real import PASSWORD, USER
 
-pytestmark = pytest.mark.timeout(1800)  # the first run may have to compile what pyspnego needs
+pytestmark = pytest.mark.timeout(1800)  # INTEROP_COMPILE=1 compiles what pyspnego needs
 Kerberized = KerberizedDovecot | KerberizedCyrus
 KINDS = (KerberizedDovecot, KerberizedCyrus)
 
