@@ -39,8 +39,7 @@ RULES = {
         "step::test_a_late_reply_is_never_taken_for_the_next_command",
         "step::test_an_error_of_the_callers_own_code_inside_a_transaction_drops_the_connection",
         "step::test_tasks_cancelled_at_random_moments_never_hand_a_reply_to_somebody_else",
-        "test_connection_in_step.py::"
-        "test_cancelled_in_the_moment_of_a_reply_that_asks_for_more_the_next_command_is_not_taken_for_it",
+        "test_cancelled_with_a_reply.py::test_what_is_sent_next_is_not_taken_for_what_the_server_waits_for",
     ),
     "what is no reply is no answer": ("step::test_what_is_no_reply_is_no_answer",),
     "lines, replies and waiting have an end": (
