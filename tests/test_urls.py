@@ -194,7 +194,12 @@ def test_with_credentials_tls_is_required_unless_the_url_says_otherwise(url: str
 
 @pytest.mark.parametrize(
     "options",
-    [{"username": "u", "password": "p"}, {"token": "t", "username": "u"}, {"mechanisms": ["EXTERNAL"]}],
+    [
+        {"username": "u", "password": "p"},
+        {"token": "t", "username": "u"},
+        {"token": "t"},
+        {"mechanisms": ["EXTERNAL"]},
+    ],
     ids=str,
 )
 def test_credentials_given_in_code_require_tls_as_well(options: dict[str, object]) -> None:
