@@ -115,6 +115,34 @@ def test_a_path_cannot_end_early(path: bytes, utf8: bool) -> None:
     for build in (commands.mail, commands.rcpt):
         with pytest.raises(ValueError, match="where none may be"):
             build(path, utf8=utf8)
+    for paths in ([path], [path, b"a@b"], [b"a@b", path], [b'"c d"@e', path]):
+        with pytest.raises(ValueError, match="where none may be"):
+            commands.rcpts(paths, utf8=utf8)
+
+
+@pytest.mark.parametrize("octet", CONTROLS)
+@pytest.mark.parametrize("utf8", [False, True])
+def test_among_many_paths_a_control_character_injects_nothing_either(octet: bytes, utf8: bool) -> None:
+    for bad in (b"a%bb@example.com" % octet, b"a@b%b" % octet, octet, b'"%b"@x' % octet):
+        for paths in ([bad], [bad, b"a@b"], [b"a@b", bad, b"c@d"], [b'"e f"@g', bad]):
+            with pytest.raises(ValueError, match="control character"):
+                commands.rcpts(paths, utf8=utf8)
+
+
+@pytest.mark.parametrize("paths", [[b""], [b"", b"a@b"], [b"a@b", b""], [b"a@b", b"", b'"c d"@e']])
+def test_among_many_paths_none_may_be_empty(paths: list[bytes]) -> None:
+    with pytest.raises(ValueError, match="empty recipient"):
+        commands.rcpts(paths)
+
+
+def test_many_paths_are_a_line_each() -> None:
+    assert commands.rcpts([]) == b""
+    assert commands.rcpts([b"a@b"]) == b"RCPT TO:<a@b>\r\n"
+    for paths in ([b"a@b", b"c@d"], [b"a@b", b'"c d"@e'], ["jörg@x".encode(), b"a@b"]):
+        lines = b"".join(commands.rcpt(path, utf8=True) for path in paths)
+        assert commands.rcpts(paths, utf8=True) == lines
+    with pytest.raises(ValueError, match="without SMTPUTF8"):
+        commands.rcpts([b"a@b", "jörg@x".encode()])
 
 
 def test_the_octets_that_may_stand_anywhere_in_a_path_are_these() -> None:

@@ -175,6 +175,21 @@ def test_every_part_is_reencoded_and_the_containers_say_so() -> None:
         assert wire.count(b"caf=C3=A9\r\n") == 2
 
 
+def test_parts_are_reencoded_in_a_container_that_says_nothing_too() -> None:
+    octets = (
+        b'MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="b"\r\n\r\n'
+        b"--b\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        b"Content-Transfer-Encoding: 8bit\r\n\r\ncaf\xc3\xa9\r\n--b--\r\n"
+    )
+    for by in POLICIES:
+        message = parsed(octets, by)
+        assert sent(message) == octets
+        wire = sent(message, eightbitmime=False)
+        assert wire.startswith(octets.partition(b"--b\r\n")[0])
+        assert wire.count(b"Content-Transfer-Encoding: quoted-printable\r\n") == 1
+        assert wire.count(b"caf=C3=A9\r\n") == 1
+
+
 @pytest.mark.parametrize(
     "octets",
     [

@@ -391,6 +391,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"notify": ["never", "never"]}, WHEN),
     ({"notify": ["delay", 1]}, WHEN),
     ({"notify": "sometimes"}, WHEN),
+    ({"notify": "XneverX"}, WHEN),
     ({"notify": ["failure\r\n"]}, WHEN),
     ({"size": -1}, "size is a number of octets, not -1"),
     ({"size": 10**20}, "size is a number of octets, not 1000"),

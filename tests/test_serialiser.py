@@ -671,6 +671,7 @@ def _with(payload: object, kind: str) -> Message:
         _with(Message(), "message/rfc822"),
         _with([letter(), letter()], "message/rfc822"),
         _with([letter(), letter()], "message/delivery-status"),
+        _with([letter(), letter()], "message/delivery_status"),
         _with([letter()], "message_delivery/status"),
         _with("text\n", "message-delivery/status"),
         _with(None, "multipart_signed/x"),

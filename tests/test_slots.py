@@ -14,6 +14,7 @@ from aiosmtpclient.slots import (
     Limits,
     Slot,
     Slots,
+    State,
     Ticket,
 )
 
@@ -119,6 +120,7 @@ def test_a_connection_is_opened_lent_given_back_and_closed_when_nobody_wants_it(
     desk.closed()
     assert repr(desk) == "0/3 connections: 0 idle, 0 in use, 0 opening, 0 closing; 0 waiting"
     assert desk.slots.empty
+    assert slot.state is State.GONE
 
 
 def test_what_is_free_is_taken_without_a_ticket() -> None:
@@ -228,6 +230,15 @@ def test_who_goes_away_leaves_his_place_to_the_next() -> None:
     assert second not in desk.granted
 
 
+def test_who_was_served_or_went_away_already_may_go_away_again() -> None:
+    desk = Desk(Limits(connections=1))
+    served, gone = desk.ask(), desk.ask()
+    desk.opened()
+    for ticket in (gone, gone, served):
+        assert desk.carry_out(desk.slots.withdraw(ticket, desk.now)) == []
+    assert repr(desk) == "1/1 connections: 0 idle, 1 in use, 0 opening, 0 closing; 0 waiting"
+
+
 def test_what_was_opened_for_somebody_who_went_away_is_kept() -> None:
     desk = Desk()
     desk.carry_out(desk.slots.withdraw(desk.ask(), desk.now))
@@ -244,6 +255,15 @@ def test_a_connection_carries_no_more_messages_than_it_may() -> None:
     assert desk.back(slot) == []
     assert desk.slots.take(desk.now, alone=True) is slot
     assert desk.back(slot) == [Do.CLOSE]
+
+
+def test_who_did_nothing_with_a_connection_used_up_nothing() -> None:
+    desk = Desk(Limits(connections=1, messages=2))
+    slot = desk.open_for(desk.ask())
+    assert desk.carry_out(desk.slots.give_back(slot, desk.now, unused=True)) == []
+    for do in ([], [Do.CLOSE]):
+        assert desk.slots.take(desk.now, alone=True) is slot
+        assert desk.back(slot) == do
 
 
 def test_the_servers_own_limit_counts_if_it_is_lower() -> None:

@@ -205,6 +205,8 @@ def test_these_peers_are_local(peername: object) -> None:
         ("localhost", 25),
         (2, 25),
         (b"127.0.0.1", 25),
+        (b"\x7f\0\0\1", 25),
+        (0x7F000001, 25),
         25,
     ],
 )
@@ -347,7 +349,7 @@ def test_without_files_the_legacy_context_is_the_default_one() -> None:
 
 
 def test_a_key_without_a_certificate_is_a_value_error() -> None:
-    with pytest.raises(ValueError, match="certfile"):
+    with pytest.raises(ValueError, match=r"^keyfile needs a certfile$"):
         tls.legacy_context(None, "key.pem")
 
 

@@ -43,6 +43,7 @@ def policy(url: str, **options: object) -> TLSPolicy:
         ("lmtp://192.0.2.1", "192.0.2.1", 2003),
         ("lmtp+unix:///run/dovecot/lmtp", "/run/dovecot/lmtp", 0),
         ("lmtp+unix:///run/with%20space", "/run/with space", 0),
+        ("lmtp+unix:///s", "/s", 0),
         ("smtp://[::1]", "::1", 25),
         ("smtp://[2001:db8::1]:26", "2001:db8::1", 26),
         ("smtp://[fe80::1%25eth0]", "fe80::1%eth0", 25),
@@ -193,7 +194,12 @@ def test_with_credentials_tls_is_required_unless_the_url_says_otherwise(url: str
 
 @pytest.mark.parametrize(
     "options",
-    [{"username": "u", "password": "p"}, {"token": "t", "username": "u"}, {"mechanisms": ["EXTERNAL"]}],
+    [
+        {"username": "u", "password": "p"},
+        {"token": "t", "username": "u"},
+        {"token": "t"},
+        {"mechanisms": ["EXTERNAL"]},
+    ],
     ids=str,
 )
 def test_credentials_given_in_code_require_tls_as_well(options: dict[str, object]) -> None:
@@ -204,7 +210,9 @@ def test_credentials_given_in_code_require_tls_as_well(options: dict[str, object
 
 @pytest.mark.parametrize("tls", ["none", "opportunistic"])
 def test_smtps_without_tls_is_a_contradiction(tls: str) -> None:
-    with pytest.raises(ValueError, match="smtps:// is TLS from the first octet"):
+    with pytest.raises(
+        ValueError, match=r"^smtps:// is TLS from the first octet: the URL's tls= can only be"
+    ):
         AsyncSMTP.from_url(f"smtps://mail.example.org?tls={tls}")
 
 
