@@ -601,6 +601,16 @@ def test_an_option_that_nobody_knows_is_named() -> None:
         Envelope(SENDER, TO, BODY, **options)
 
 
+def test_seven_bits_were_asked_for_and_are_not_there() -> None:
+    asked = Parameters(body="7bit")
+    asked.check_content(False)
+    asked.check_content(None)
+    Parameters(body="8bitmime").check_content(True)
+    words = r"^body='7bit' was asked for, and the content has octets over 127$"
+    with pytest.raises(ValueError, match=words):
+        asked.check_content(True)
+
+
 def test_nothing_asked_for_is_nothing() -> None:
     assert parameters_of({}) is None
     assert parameters_of({"ret": None, "size": None}) is None
