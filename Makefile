@@ -3,7 +3,8 @@
 #   make demo     the main job: send a folder of messages through every client, account for each,
 #                 then in bulk, with a kill on the way
 #   make test     the tests, on every event loop
-#   make torture  every fault at every place, one line of figures a sweep; takes a while
+#   make torture  every fault at every place, one line of figures a sweep; takes hours,
+#                 and with ONE_IN=10, one place in ten, minutes
 #   make fuzz     every fuzz target, 20,000 runs each, or RUNS=1000000; docs/reliability.md says how
 #   make mutants  whether the tests of the lowest floors notice a changed line; ROOM=replies for one
 #                 room, which takes minutes
@@ -31,7 +32,7 @@ test: $(READY)
 	$(RUN) -m pytest -n auto --dist worksteal $(ARGS)
 
 torture: $(READY)
-	TORTURE=1 $(RUN) -m pytest -q -n auto --dist worksteal tests/sweeps $(ARGS)
+	TORTURE=$(or $(ONE_IN),1) $(RUN) -m pytest -q -n auto --dist worksteal tests/sweeps $(ARGS)
 
 fuzz: $(READY)
 	$(RUN) -m tests.fuzz all --runs $(or $(RUNS),20000) $(ARGS)

@@ -139,9 +139,8 @@ class _Run(Generic[M]):
         try:
             await asyncio.gather(*workers, return_exceptions=True)
         finally:
-            await (
-                self._each.aclose()
-            )  # also if cancelled again, for that too waits until nobody takes from it
+            # Also if cancelled again: nobody may take from what has been closed.
+            await self._each.aclose()
 
 
 async def _feed(messages: Iterable[M] | AsyncIterable[M]) -> AsyncGenerator[M, None]:

@@ -8,38 +8,60 @@ Rules of this room:
 
 * Octets of the caller's own are written as they are. Until their reply is read nothing else is
   written, or the one would be taken for the other's.
-* What blocks, an iterable that makes content or an authobject, runs in a thread of its own:
-  other clients live on this loop.
+* What blocks, an iterable that makes content, an authobject or a dialer, runs in a thread of its
+  own: other clients live on this loop.
 * Everything but `let_go` and reading attributes happens in the loop's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from email.message import Message
 from smtplib import LMTP_PORT
 from socket import AddressFamily, socket
-from typing import ClassVar, Literal, TypeAlias, cast
+from typing import ClassVar, Literal, TypeAlias, TypedDict, Unpack, cast
 
 from . import opening
 from .client import AsyncSMTP
 from .connection import Connection, living
 from .content import SourceKind, Stream
+from .dialling import Dialer
 from .extensions import Extensions
 from .message import Body
 from .origin import ProxyHeader
 from .replies import Reply
 from .sasl import Credentials
 from .secret import Secret
+from .sending import Chunking
 from .session import Trace
 from .steps import AuthObject, Dialogue, Step
 from .timeouts import Timeouts
 from .tls import TLSPolicy
+from .trust import Trust
 
 Address: TypeAlias = "tuple[str, int] | tuple[str, int, int, int] | str"
 """A socket's address: IPv4, IPv6, or the path of a Unix socket."""
+
+BlockingDialer: TypeAlias = Callable[[str, int, float | None], socket | Awaitable[socket]]
+"""Makes each connection, in a thread where it may block; or a coroutine function, as for `AsyncSMTP`."""
+
+
+class SharedOptions(TypedDict, total=False):
+    """The keyword-only options that mean for a blocking class what they mean for `AsyncSMTP`."""
+
+    pipelining: Literal["off", "message"]
+    chunking: Chunking
+    proxy_header: ProxyHeader | None
+    proxy: str | Secret | None
+
+
+class BlockingOptions(SharedOptions, total=False):
+    """The keyword-only options that the blocking classes have in common."""
+
+    dialer: BlockingDialer | None
 
 
 class SocketView:
@@ -116,9 +138,11 @@ class ClassicSMTP(AsyncSMTP):
     Args:
         implicit: TLS from the first octet.
         local_hostname: what to say hello with.
-        pipelining: as for `AsyncSMTP`.
         trace: as for `AsyncSMTP`.
-        proxy_header: as for `AsyncSMTP`.
+        server_hostname: as for `AsyncSMTP`.
+        trust: which certificates fit.
+        dialer: makes each connection; it may block.
+        options: as for `AsyncSMTP`.
     """
 
     def __init__(
@@ -126,18 +150,22 @@ class ClassicSMTP(AsyncSMTP):
         *,
         implicit: bool,
         local_hostname: str | None,
-        pipelining: Literal["off", "message"],
         trace: Trace,
-        proxy_header: ProxyHeader | None = None,
+        server_hostname: str | None = None,
+        trust: Trust | None = None,
+        dialer: BlockingDialer | None = None,
+        **options: Unpack[SharedOptions],
     ) -> None:
         super().__init__(
             local_hostname=local_hostname,
             tls=TLSPolicy.IMPLICIT if implicit else TLSPolicy.NONE,
-            pipelining=pipelining,
             allow_cleartext_auth=True,
             trace=trace,
-            proxy_header=proxy_header,
+            server_hostname=server_hostname,
+            dialer=_dialling_in_thread(dialer) if dialer is not None else None,
+            **options,
         )
+        self._plan = self._plan._replace(trust=trust)
 
     # -- connecting --------------------------------------------------------------------
 
@@ -159,6 +187,13 @@ class ClassicSMTP(AsyncSMTP):
             connection = await opening.reach(self._settings)
             self._connection = connection
             return await connection.run(_first(connection.session.greeting))
+
+    async def secure(
+        self, context: ssl.SSLContext | None, server_hostname: str | None, trust: Trust | None
+    ) -> Reply:
+        """STARTTLS, with what was said about certificates in that very call."""
+        self._settings = self._settings._replace(security=self._settings.security._replace(trust=trust))
+        return await self.starttls(context=context, server_hostname=server_hostname)
 
     async def hang_up(self) -> None:
         """Close the connection at once, and wait until its socket is gone."""
@@ -249,6 +284,27 @@ def _first(greeting: Step) -> Dialogue[Reply]:
     """Read the greeting, whatever it is."""
     [reply] = yield greeting
     return reply
+
+
+def _dialling_in_thread(dialer: BlockingDialer) -> Dialer:
+    async def dialled(host: str, port: int, seconds: float | None) -> socket:
+        loop = asyncio.get_running_loop()
+        thread = loop.run_in_executor(None, dialer, host, port, seconds)
+        try:
+            made = await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            thread.add_done_callback(_close_late)  # a thread cannot be stopped, and nobody waits for it
+            raise
+        return await made if inspect.isawaitable(made) else made
+
+    return dialled
+
+
+def _close_late(thread: asyncio.Future[socket | Awaitable[socket]]) -> None:
+    if not thread.cancelled() and thread.exception() is None:
+        made = thread.result()
+        if isinstance(made, socket | Coroutine):
+            made.close()
 
 
 async def hang_up_all() -> None:

@@ -37,7 +37,7 @@ from .session import Trace
 from .timeouts import Timeouts
 from .tls import StrPath, TLSPolicy
 from .tokens import Token, sealed_token
-from .trust import CertificateFiles, Fingerprints, Trust
+from .trust import CertificateFiles, Fingerprints, trust_of
 
 DEFAULT_TIMEOUTS = Timeouts()
 
@@ -66,19 +66,6 @@ def _dialer(proxy: Secret | None, dialer: Dialer | None) -> Dialer | None:
     if dialer is not None:
         raise ValueError("proxy= or dialer=, not both: a dialer goes its own way")
     return Proxy(proxy)
-
-
-def _trust(
-    context: ssl.SSLContext | None,
-    ca: StrPath | bytes | None,
-    certificate: CertificateFiles | None,
-    fingerprint: Fingerprints | None,
-) -> Trust | None:
-    if context is not None and not (ca is None and certificate is None):
-        raise ValueError("tls_ca= and tls_certificate= go into the tls_context= that is given")
-    if ca is None and certificate is None and fingerprint is None:
-        return None
-    return Trust(ca, certificate, fingerprint)
 
 
 class Options(TypedDict, total=False):
@@ -241,7 +228,7 @@ class AsyncSMTP(Sending):
             token=token,
             mechanisms=tuple(sasl.spoken(mechanisms)) if mechanisms is not None else None,
             proxy_header=proxy_header,
-            trust=_trust(tls_context, tls_ca, tls_certificate, tls_fingerprint),
+            trust=trust_of(tls_context, tls_ca, tls_certificate, tls_fingerprint),
             dialer=_dialer(proxy, dialer),
         )
         self._entered = 0

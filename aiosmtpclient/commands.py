@@ -286,11 +286,17 @@ def raw(command: str, arguments: str = "", *, utf8: bool = False) -> bytes:
     Raises:
         ValueError: a control character, or one beyond ASCII without `utf8`.
     """
-    for what, text in (("command", command), ("arguments", arguments)):
-        if not re.fullmatch(_TEXT, text) and not (utf8 and _fits_utf8(_TEXT_UTF8, _octets(text))):
-            # It may be a response with a password inside: the text stays out of the error.
-            raise ValueError(f"{what}: a control character, or one that needs SMTPUTF8")
+    wrong = "" if _is_text(command, utf8) else "command"
+    wrong = wrong or ("" if _is_text(arguments, utf8) else "arguments")
+    if wrong:
+        # It may be a response with a password inside: neither the error nor a local variable shows it.
+        command = arguments = ""
+        raise ValueError(f"{wrong}: a control character, or one that needs SMTPUTF8")
     return (f"{command} {arguments}\r\n" if arguments else f"{command}\r\n").encode()
+
+
+def _is_text(text: str, utf8: bool) -> bool:
+    return bool(re.fullmatch(_TEXT, text)) or (utf8 and _fits_utf8(_TEXT_UTF8, _octets(text)))
 
 
 def fits(command: bytes) -> bool:

@@ -47,7 +47,7 @@ LINGER = 1.0
 _HOME = (Phase.READY, Phase.MAIL)
 
 _serial = itertools.count(1)
-_living: weakref.WeakSet[Connection] = weakref.WeakSet()
+_living: weakref.WeakValueDictionary[int, Connection] = weakref.WeakValueDictionary()
 _inherited: list[object] = []
 """What is a parent process's. Collected in a child it would be closed, through the parent's loop."""
 
@@ -84,7 +84,7 @@ class Connection:
         self.chunking: bool | None = None
         self.most_recipients: int | None = None
         self.inherited = False
-        _living.add(self)
+        _living[self.serial] = self
 
     @classmethod
     async def open(
@@ -320,7 +320,12 @@ class Connection:
 
 def living(loop: asyncio.AbstractEventLoop) -> list[Connection]:
     """The connections of this loop that somebody still holds."""
-    return [connection for connection in _living if connection.loop is loop]
+    return [connection for connection in _all() if connection.loop is loop]
+
+
+def _all() -> list[Connection]:
+    # By way of a list that is made at once: loops in other threads connect meanwhile.
+    return [connection for one in _living.valuerefs() if (connection := one()) is not None]
 
 
 def keep(something: object) -> None:
@@ -329,7 +334,7 @@ def keep(something: object) -> None:
 
 
 def _in_child() -> None:
-    for connection in list(_living):
+    for connection in _all():
         connection.leave_to_parent()
 
 

@@ -9,6 +9,7 @@ Rules of this room:
   tokens is not let through.
 * No security layer is negotiated: TLS is there for that (RFC 4752 section 3.1).
 * Kerberos asks its servers over the network: whoever drives these mechanisms does so off the loop.
+* The service is "smtp" (RFC 4954 section 4) or "lmtp", on the host whose certificate would be wanted.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ def available() -> bool:
 
 
 def kerberos_available() -> bool:
-    """True if there is a Kerberos that pyspnego can speak through: `gssapi`, or Windows' own."""
-    return available() and (sys.platform == "win32" or importlib.util.find_spec("gssapi") is not None)
+    """True if there is a Kerberos that pyspnego can speak through: `gssapi` and `krb5`, or Windows' own."""
+    needed = () if sys.platform == "win32" else ("gssapi", "krb5")
+    return available() and all(importlib.util.find_spec(name) is not None for name in needed)
 
 
 class _Failed(Exception):

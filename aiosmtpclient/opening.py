@@ -227,7 +227,9 @@ async def login(
         offered, mechanisms, credentials=credentials, token=asking is not None, channel=peer.channel
     )
     if not names:
-        advice = sasl.advice(offered, mechanisms, token=asking is not None, channel=peer.channel)
+        advice = sasl.advice(
+            offered, mechanisms, credentials=credentials, token=asking is not None, channel=peer.channel
+        )
         raise SMTPNotSupportedError(
             f"no mechanism in common with {session.peer}, which offers {' '.join(offered) or 'none'}{advice}"
         )

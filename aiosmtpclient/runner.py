@@ -39,8 +39,8 @@ GRACE = 5.0
 
 _OWN_THREAD = "this is the event loop's own thread, which cannot wait for itself: use await"
 _TOO_LATE = (
-    "the interpreter is at its end, and no event loop can run any more: send before that, "
-    "or in an exit handler that is registered after aiosmtpclient was imported"
+    "the interpreter is at its end, and no event loop can be started any more: send before that; "
+    "in exit handlers that were registered behind the first call, the loop still runs"
 )
 
 

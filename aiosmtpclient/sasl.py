@@ -140,7 +140,10 @@ WITH_TOKEN = ("OAUTHBEARER", "XOAUTH2")
 _WITH_PASSWORD = (*scram.NAMES, "CRAM-MD5", "PLAIN", "LOGIN")
 """Mechanisms that are tried with a password without being named. NTLM is too old for that."""
 _WITHOUT_PASSWORD = frozenset({"GSSAPI", "EXTERNAL", "ANONYMOUS"})
-_WITH_AUTHORIZATION_ID = frozenset({"GSSAPI", "PLAIN", "OAUTHBEARER", "EXTERNAL"})
+_WITH_AUTHORIZATION_ID = ("GSSAPI", "PLAIN", "OAUTHBEARER", "EXTERNAL")
+_NO_AUTHORIZATION_ID = (
+    f"cannot carry an authorization identity (authorization_id=): {', '.join(_WITH_AUTHORIZATION_ID)} can"
+)
 
 
 def available(name: str) -> bool:
@@ -266,10 +269,19 @@ def need_no_password(wanted: Sequence[str] | None) -> bool:
 
 
 def advice(
-    offered: Iterable[str], wanted: Sequence[str] | None, *, token: bool, channel: Channel | None
+    offered: Iterable[str],
+    wanted: Sequence[str] | None,
+    *,
+    credentials: Credentials | None = None,
+    token: bool,
+    channel: Channel | None,
 ) -> str:
     """What could be done where `choose` finds nothing; empty if nothing comes to mind."""
     there = list(offered)
+    if credentials is not None and credentials.authorization_id:
+        himself = Credentials(credentials.user, credentials.password)
+        if silent := choose(there, wanted, credentials=himself, token=token, channel=channel):
+            return f"; {silent[0]} {_NO_AUTHORIZATION_ID}"
     if wanted is not None:
         plus = [name for name in spoken(wanted) if name in there and name.endswith("-PLUS")]
         unbound = bool(plus) and scram.binding(channel) is None

@@ -2,7 +2,8 @@
 
 The exchange is the library scramp's (extra `scram`): messages, SASLprep, keys, and the check of
 what the server sends. What it cannot do is left out here too, and said: an authorization
-identity, and the channel binding tls-exporter, which Python's `ssl` does not give either.
+identity, which RFC 5802 knows, and the channel binding tls-exporter, which Python's `ssl` does not
+give either.
 
 ========================  ====================================================================
 channel binding           where
@@ -108,6 +109,8 @@ def _end_point(certificate: bytes) -> bytes | None:
 
 
 def _client(name: str, credentials: Credentials, peer: Peer) -> ScramClient:
+    if credentials.authorization_id:
+        raise ValueError(f"{name} cannot carry an authorization identity here; PLAIN can")
     bound = binding(peer.channel)
     if name.endswith("-PLUS"):
         if bound is None:

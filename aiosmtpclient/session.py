@@ -288,8 +288,7 @@ class Session:
         if step.content is not None and not step.ended:
             self.phase = Phase.CLOSING  # the server is still reading: a command would be content
         elif last.code != 421 and not self._owing:
-            # Known here and not first to whoever waits: he may be cancelled in this very moment.
-            self.phase = Phase.CONTENT if _asks_for_more(step, last) else step.then
+            self.phase = step.then
 
     def _unexpected(self, reply: Reply) -> None:
         if self.unclaimed is not None and len(self.unclaimed) < MAX_UNCLAIMED:
@@ -366,10 +365,3 @@ class Session:
 def _is_challenge(reply: Reply, step: Step | None) -> bool:
     """True for what is asked in an AUTH exchange (RFC 4954 section 4)."""
     return reply.code == 334 and step is not None and step.masked is not None
-
-
-def _asks_for_more(step: Step, reply: Reply) -> bool:
-    """The server waits for a response, a message or a handshake: it would take a command for that."""
-    if step.during not in (Phase.READY, Phase.MAIL) or step.then is Phase.CLOSING:
-        return False
-    return reply.intermediate or (reply.code == 220 and step.verb == "STARTTLS")

@@ -3,48 +3,49 @@
 Names, arguments, defaults, results and exceptions are those of `smtplib`; what is added is
 keyword-only. Certificates are verified, and a send gives an exact account; otherwise it does what
 `smtplib` does: `connect` reads the greeting and no more, STARTTLS is used when it is called, and
-`login` logs in, in clear if need be.
+`login` logs in, in clear if need be. The single words are in `vocabulary`, the attributes in
+`attributes`.
 
 Rules of this room:
 
-* One crossing to the event loop a call, and nothing clever on this side of it.
 * What a caller gives to be iterated or called is not iterated or called on the event loop.
 * Contexts are made on this side: reading the system's authorities takes a while.
 """
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from email.message import Message
 from smtplib import LMTP_PORT, SMTP_SSL_PORT
 from types import TracebackType
-from typing import ClassVar, Literal, Self, TypeAlias, TypeVar, Unpack, cast
+from typing import ClassVar, Literal, Self, TypeAlias, Unpack, cast
 
-from . import commands, debug, plans, runner, tls
-from .attributes import Attributes
-from .classic import ClassicLMTP, ClassicSMTP, hang_up_all, in_thread
-from .client import DEFAULT_TIMEOUTS
+from . import debug, plans, runner, tls
+from .classic import (
+    BlockingDialer,
+    BlockingOptions,
+    ClassicLMTP,
+    ClassicSMTP,
+    hang_up_all,
+    in_thread,
+)
+from .client import DEFAULT_TIMEOUTS, seal
 from .delivery import SendResult
-from .errors import Delivery, SMTPConnectError, SMTPServerDisconnected
+from .errors import SMTPConnectError
 from .message import Body
-from .origin import ProxyHeader, XClient, XForward
+from .origin import ProxyHeader
 from .parameters import MailOptions
 from .replies import Reply
-from .runner import run_sync
+from .secret import Secret
+from .sending import Chunking
 from .timeouts import Timeouts
 from .tls import StrPath
-from .tokens import Token, sealed_token
-
-T = TypeVar("T")
-
-BlockingAuthObject: TypeAlias = Callable[..., "str | bytes | None"]
-"""What `auth` calls, in a thread: without an argument at first, then with each challenge."""
+from .trust import CertificateFiles, Fingerprints, Trust, context_by, trust_of
+from .vocabulary import Vocabulary
 
 runner.before_end(hang_up_all)
 
@@ -54,7 +55,7 @@ _DEFAULT_TIMEOUT = cast(float, getattr(socket, "_GLOBAL_DEFAULT_TIMEOUT"))  # no
 """smtplib's way to say "as `socket.setdefaulttimeout` says"; where that says nothing, our own defaults."""
 
 
-class SMTP(Attributes):
+class SMTP(Vocabulary):
     """A blocking SMTP client, as `smtplib.SMTP`.
 
     With a `host` it connects at once. It may be shared by threads, which take turns.
@@ -69,8 +70,13 @@ class SMTP(Attributes):
         source_address: local host and port to connect from.
         pipelining: "message" writes MAIL, every RCPT and DATA at once where the server offers
             PIPELINING (RFC 2920), "off" waits for each reply.
+        chunking: as for `AsyncSMTP`, except that nothing is tried here: "auto" sends by BDAT only
+            where an asynchronous client of this process has found it right.
         proxy_header: a `ProxyHeader`, written before everything else, TLS included, for a server
             that stands behind a proxy.
+        proxy: the URL of a proxy, as for `AsyncSMTP`.
+        dialer: makes each connection: a function that is called in a thread with host, port and
+            seconds, and returns a connected `socket.socket`; a coroutine function will do too.
 
     Attributes:
         timeout: as given; it counts from the next `connect` on.
@@ -83,6 +89,8 @@ class SMTP(Attributes):
 
     _client_class: ClassVar[type[ClassicSMTP]] = ClassicSMTP
     _implicit: ClassVar[bool] = False
+    _server_hostname: str | None = None
+    _trust: Trust | None = None
 
     def __init__(
         self,
@@ -93,17 +101,26 @@ class SMTP(Attributes):
         source_address: SourceAddress | None = None,
         *,
         pipelining: Literal["off", "message"] = "message",
+        chunking: Chunking = "auto",
         proxy_header: ProxyHeader | None = None,
+        proxy: str | Secret | None = None,
+        dialer: BlockingDialer | None = None,
     ) -> None:
+        proxy = seal(proxy)  # first: what fails below must not show it
         self.timeout = timeout
         self.source_address = source_address
         self._watcher = debug.Watcher(self)
         client = self._client_class(
             implicit=self._implicit,
             local_hostname=local_hostname,
-            pipelining=pipelining,
             trace=self._watcher,
+            server_hostname=self._server_hostname,
+            trust=self._trust,
+            pipelining=pipelining,
+            chunking=chunking,
             proxy_header=proxy_header,
+            proxy=proxy,
+            dialer=dialer,
         )
         super().__init__(client)
         if host:
@@ -111,24 +128,6 @@ class SMTP(Attributes):
             if greeting.code != 220:
                 self.close()
                 raise SMTPConnectError(greeting.code, greeting.message, reply=greeting)
-
-    # -- the crossing ------------------------------------------------------------------
-
-    def _run(self, coroutine: Coroutine[object, object, T]) -> T:
-        try:
-            return run_sync(self._across(coroutine))
-        except asyncio.CancelledError as cancelled:
-            raise _stopped(cancelled) from cancelled
-        finally:
-            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
-                coroutine.close()  # it never got there, and would complain about that
-
-    async def _across(self, coroutine: Coroutine[object, object, T]) -> T:
-        self._tell()
-        try:
-            return await coroutine
-        finally:
-            self._learn()
 
     # -- connecting --------------------------------------------------------------------
 
@@ -203,195 +202,6 @@ class SMTP(Attributes):
         else:
             self._learn()
 
-    # -- octets of your own --------------------------------------------------------------
-
-    def send(self, s: str | bytes) -> None:
-        """Write octets as they are; the reply is read with `getreply`.
-
-        Raises:
-            SMTPServerDisconnected: not connected.
-        """
-        octets = s.encode(self.command_encoding) if isinstance(s, str) else bytes(s)
-        self._run(self._client.write(octets))
-
-    def putcmd(self, cmd: str, args: str = "") -> None:
-        """Write one command; its reply is read with `getreply`.
-
-        Raises:
-            ValueError: a CR, LF or another control character in it.
-        """
-        line = commands.raw(cmd, args, utf8=self.command_encoding.lower() in ("utf-8", "utf8"))
-        self._run(self._client.write(line))
-
-    def getreply(self) -> Reply:
-        """Read the oldest reply that nobody has read.
-
-        Raises:
-            SMTPServerDisconnected: the server went.
-            SMTPProtocolError: what it sent is no reply.
-        """
-        return self._run(self._client.read())
-
-    def docmd(self, cmd: str, args: str = "") -> Reply:
-        """Send a command of your own; returns the reply, whatever it is."""
-        return self._run(self._client.docmd(cmd, args))
-
-    # -- hello, TLS, login -------------------------------------------------------------
-
-    def helo(self, name: str = "") -> Reply:
-        """Say HELO; returns the reply, whatever it is."""
-        return self._run(self._client.helo(name))
-
-    def ehlo(self, name: str = "") -> Reply:
-        """Say EHLO (LHLO in LMTP) and remember what is offered; returns the reply, whatever it is."""
-        return self._run(self._client.ehlo(name))
-
-    def ehlo_or_helo_if_needed(self) -> None:
-        """Say EHLO, or HELO if that is refused, unless that was done.
-
-        Raises:
-            SMTPHeloError: both were refused.
-        """
-        self._run(self._client.ehlo_or_helo_if_needed())
-
-    def starttls(
-        self,
-        keyfile: StrPath | None = None,
-        certfile: StrPath | None = None,
-        context: ssl.SSLContext | None = None,
-        *,
-        server_hostname: str | None = None,
-    ) -> Reply:
-        """Bring up TLS (RFC 3207); returns the 220. What was known about the server is forgotten.
-
-        Args:
-            keyfile: as in Python 3.11, in place of a context; deprecated, as there.
-            certfile: likewise.
-            context: instead of one that verifies against the system's authorities.
-            server_hostname: the name the certificate must have, if it is not the host connected to.
-
-        Raises:
-            SMTPNotSupportedError: not offered.
-            SMTPResponseException: refused.
-            SMTPTLSError: the handshake or the certificate failed; the connection is closed.
-        """
-        context = tls.context_of(keyfile, certfile, context)
-        return self._run(self._client.starttls(context=context, server_hostname=server_hostname))
-
-    def login(
-        self,
-        user: str,
-        password: str,
-        *,
-        initial_response_ok: bool = True,
-        mechanisms: Sequence[str] | None = None,
-        authorization_id: str = "",
-        token: Token | None = None,
-    ) -> Reply:
-        """Log in (RFC 4954), with the strongest mechanism that both sides have.
-
-        Args:
-            user: the user name.
-            password: the password, in any characters: it travels as UTF-8.
-            initial_response_ok: False to wait for a challenge first; some servers insist.
-            mechanisms: the only ones to try, in this order; some are used only if they are named.
-            authorization_id: whom to act as, if not `user`.
-            token: an OAuth 2.0 access token in place of the password, or a function that gives one.
-
-        Raises:
-            SMTPNotSupportedError: no AUTH, or no mechanism in common.
-            SMTPAuthenticationError: refused.
-            ValueError: a NUL in one of them, an unknown mechanism, or one that needs a library
-                which is not installed.
-        """
-        token = sealed_token(token)
-        login = self._client.login(
-            user,
-            password,
-            initial_response_ok=initial_response_ok,
-            mechanisms=mechanisms,
-            authorization_id=authorization_id,
-            token=token,
-        )
-        password = ""  # what fails below must not show it
-        return self._run(login)
-
-    def auth(
-        self, mechanism: str, authobject: BlockingAuthObject, *, initial_response_ok: bool = True
-    ) -> Reply:
-        """Log in with an authobject: called with a challenge, it returns the response.
-
-        Args:
-            mechanism: its name.
-            authobject: called without an argument for the initial response (None: wait for a
-                challenge), then with each challenge. It returns str or bytes, or None to give up.
-            initial_response_ok: False to wait for a challenge first.
-
-        Raises:
-            SMTPAuthenticationError: refused.
-        """
-        return self._run(self._client.auth(mechanism, authobject, initial_response_ok=initial_response_ok))
-
-    # -- single commands ---------------------------------------------------------------
-
-    def help(self, args: str = "") -> bytes:
-        """HELP: returns the text."""
-        return self._run(self._client.help(args))
-
-    def rset(self) -> Reply:
-        """RSET: forget the envelope that was begun."""
-        self.command_encoding = "ascii"
-        return self._run(self._client.rset())
-
-    def noop(self) -> Reply:
-        """NOOP: is anybody there?"""
-        return self._run(self._client.noop())
-
-    def verify(self, address: str) -> Reply:
-        """VRFY: is this an address? Most servers do not tell (252)."""
-        return self._run(self._client.verify(address))
-
-    vrfy = verify
-
-    def expn(self, address: str) -> Reply:
-        """EXPN: who is on this list? Most servers do not tell."""
-        return self._run(self._client.expn(address))
-
-    def etrn(self, node: str) -> Reply:
-        """ETRN: send what waits for this node; as `AsyncSMTP.etrn`."""
-        return self._run(self._client.etrn(node))
-
-    def xclient(self, **attributes: Unpack[XClient]) -> Reply:
-        """XCLIENT: be taken for another client; as `AsyncSMTP.xclient`."""
-        return self._run(self._client.xclient(**attributes))
-
-    def xforward(self, **attributes: Unpack[XForward]) -> Reply:
-        """XFORWARD: tell whose mail comes next; as `AsyncSMTP.xforward`."""
-        return self._run(self._client.xforward(**attributes))
-
-    def mail(self, sender: str, options: Sequence[str] = ()) -> Reply:
-        """MAIL: begin an envelope; returns the reply, whatever it is.
-
-        Raises:
-            SMTPNotSupportedError: SMTPUTF8 is needed or asked for, and not offered.
-        """
-        reply = self._run(self._client.mail(sender, options))
-        if any(option.upper() == "SMTPUTF8" for option in options):
-            self.command_encoding = "utf-8"
-        return reply
-
-    def rcpt(self, recip: str, options: Sequence[str] = ()) -> Reply:
-        """RCPT: add a recipient; returns the reply, whatever it is."""
-        return self._run(self._client.rcpt(recip, options))
-
-    def data(self, msg: Body) -> Reply:
-        """DATA and the content, after `mail` and `rcpt`; returns what was said to the content.
-
-        Raises:
-            SMTPDataError: DATA itself was refused.
-        """
-        return self._run(self._client.data(in_thread(msg)))
-
     # -- sending -----------------------------------------------------------------------
 
     def sendmail(
@@ -455,14 +265,6 @@ class SMTP(Attributes):
         )
 
 
-def _stopped(cancelled: asyncio.CancelledError) -> SMTPServerDisconnected:
-    """What a caller hears whose loop was stopped under him: he knows nothing of tasks."""
-    error = SMTPServerDisconnected("the event loop was stopped in the middle of this, or the program ends")
-    error.delivery = getattr(cancelled, "delivery", Delivery.NOT_SENT)
-    error.outcomes = getattr(cancelled, "outcomes", ())
-    return error
-
-
 class SMTP_SSL(SMTP):
     """A blocking SMTP client with TLS from the first octet, as `smtplib.SMTP_SSL`.
 
@@ -471,6 +273,10 @@ class SMTP_SSL(SMTP):
         keyfile: as in Python 3.11, in place of a context; deprecated, as there.
         certfile: likewise.
         context: instead of one that verifies against the system's authorities.
+        server_hostname: the name the certificate must have, if it is not `host`.
+        tls_ca: in place of a context: trust these authorities, as for `AsyncSMTP`.
+        tls_certificate: in place of a context: our own certificate, as for `AsyncSMTP`.
+        tls_fingerprint: the only certificate that the server may have, as for `AsyncSMTP`.
 
     Attributes:
         context: the one in use.
@@ -490,12 +296,18 @@ class SMTP_SSL(SMTP):
         source_address: SourceAddress | None = None,
         context: ssl.SSLContext | None = None,
         *,
-        pipelining: Literal["off", "message"] = "message",
-        proxy_header: ProxyHeader | None = None,
+        server_hostname: str | None = None,
+        tls_ca: StrPath | bytes | None = None,
+        tls_certificate: CertificateFiles | None = None,
+        tls_fingerprint: Fingerprints | None = None,
+        **options: Unpack[BlockingOptions],
     ) -> None:
-        self.context = tls.context_of(keyfile, certfile, context)
-        place = (host, port, local_hostname, timeout, source_address)
-        super().__init__(*place, pipelining=pipelining, proxy_header=proxy_header)
+        _sealed(options)
+        given = tls.given_context(keyfile, certfile, context)
+        self._server_hostname = server_hostname
+        self._trust = trust_of(given, tls_ca, tls_certificate, tls_fingerprint)
+        self.context = context_by(given, self._trust)
+        super().__init__(host, port, local_hostname, timeout, source_address, **options)
 
     def _tls_context(self) -> ssl.SSLContext | None:
         return self.context
@@ -519,9 +331,12 @@ class LMTP(SMTP):
         local_hostname: str | None = None,
         source_address: SourceAddress | None = None,
         timeout: Timeouts | float | None = _DEFAULT_TIMEOUT,
-        *,
-        pipelining: Literal["off", "message"] = "message",
-        proxy_header: ProxyHeader | None = None,
+        **options: Unpack[BlockingOptions],
     ) -> None:
-        place = (host, port, local_hostname, timeout, source_address)
-        super().__init__(*place, pipelining=pipelining, proxy_header=proxy_header)
+        _sealed(options)
+        super().__init__(host, port, local_hostname, timeout, source_address, **options)
+
+
+def _sealed(options: BlockingOptions) -> None:
+    """Seal the proxy's URL, also for whoever holds this very dict."""
+    options["proxy"] = seal(options.get("proxy"))

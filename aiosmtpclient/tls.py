@@ -169,12 +169,12 @@ def at_least_1_2(context: ssl.SSLContext) -> ssl.SSLContext:
     return context
 
 
-def context_of(
+def given_context(
     keyfile: StrPath | None, certfile: StrPath | None, context: ssl.SSLContext | None
-) -> ssl.SSLContext:
-    """The context that a blocking class is to use, by the arguments that `smtplib` takes."""
+) -> ssl.SSLContext | None:
+    """The context that `smtplib`'s own arguments make, if they make one; for the blocking classes."""
     if keyfile is None and certfile is None:
-        return context or default_context()
+        return context
     if context is not None:
         raise ValueError("keyfile and certfile go into the context that is given")
     warnings.warn("keyfile and certfile are deprecated: pass a context", DeprecationWarning, stacklevel=3)

@@ -23,9 +23,9 @@ from typing import TypeAlias, cast
 from .errors import SMTPAuthenticationError
 from .secret import Secret
 
-TokenProvider: TypeAlias = "Callable[..., str | Secret | Awaitable[str | Secret]]"
+TokenProvider: TypeAlias = Callable[..., str | Secret | Awaitable[str | Secret]]
 """Called for an access token; may be asynchronous."""
-Token: TypeAlias = "str | Secret | TokenProvider"
+Token: TypeAlias = str | Secret | TokenProvider
 """An access token, or what gives one."""
 
 

@@ -31,9 +31,9 @@ from .errors import SMTPTLSError
 from .resumption import resuming
 from .tls import StrPath
 
-CertificateFiles: TypeAlias = "StrPath | tuple[StrPath, StrPath]"
+CertificateFiles: TypeAlias = StrPath | tuple[StrPath, StrPath]
 """One file with certificate and key, or two: our certificate with its chain, and its key (PEM)."""
-Fingerprints: TypeAlias = "str | Iterable[str]"
+Fingerprints: TypeAlias = str | Iterable[str]
 """SHA-256 of a certificate in DER, in hexadecimal digits, with or without colons; or several."""
 
 
@@ -98,6 +98,32 @@ class Trust:
             f"TLS with {host} failed: its certificate is none that tls_fingerprint= names; if whoever runs "
             f"it says that it is the right one, pass tls_fingerprint={shown.hex(':').upper()!r}"
         )
+
+
+def trust_of(
+    context: ssl.SSLContext | None,
+    ca: StrPath | bytes | None,
+    certificate: CertificateFiles | None,
+    fingerprint: Fingerprints | None,
+) -> Trust | None:
+    """What these arguments say; None if they say nothing, or only a context does.
+
+    Raises:
+        ValueError: they contradict each other, or one makes no sense.
+        SMTPTLSError: a file that cannot be loaded.
+    """
+    if context is not None and not (ca is None and certificate is None):
+        raise ValueError("tls_ca= and tls_certificate= go into the context that is given")
+    if ca is None and certificate is None and fingerprint is None:
+        return None
+    return Trust(ca, certificate, fingerprint)
+
+
+def context_by(context: ssl.SSLContext | None, trust: Trust | None) -> ssl.SSLContext:
+    """The context to use: as given, as it follows from the trust, or for the system's authorities."""
+    if context is not None:
+        return context
+    return trust.context() if trust is not None else tls.default_context()
 
 
 def _pins(fingerprint: Fingerprints | None) -> tuple[bytes, ...]:

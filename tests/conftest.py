@@ -3,10 +3,11 @@
 `@pytest.mark.each_loop` (or `pytestmark = pytest.mark.each_loop` for a file) runs an
 asynchronous test, with its fixtures, once on asyncio's loop, once on the same in debug mode and
 once on uvloop. With `both_loops`, for what takes long in debug mode, it is the first and the last.
-Every other asynchronous test runs on asyncio's.
+Every other asynchronous test runs on asyncio's. `LOOPS=uvloop` in the environment leaves the others out.
 
 After each test nothing of it may be left: no task, no thread, no open socket, no unclosed thing
-that warns when it is collected, and no exception that nobody looked at.
+that warns when it is collected, and no exception that nobody looked at. Nor may it have let out a
+secret: `eavesdropper` listens to each of them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
+import eavesdropper
 import pytest
 
 from aiosmtpclient.chunking import VERDICTS
@@ -61,6 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "each_loop: run on asyncio, on asyncio in debug mode and on uvloop")
     config.addinivalue_line("markers", "both_loops: the same without debug mode, for what takes long there")
+    if not config.pluginmanager.is_registered(eavesdropper):
+        config.pluginmanager.register(eavesdropper, "eavesdropper")
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Factory]:
@@ -70,7 +74,8 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
         del factories["debug"]
     if not (everywhere or item.get_closest_marker("both_loops") is not None):
         factories.pop("uvloop", None)
-    return factories
+    wanted = os.environ.get("LOOPS", "").split(",")
+    return {name: factories[name] for name in wanted if name in factories} or factories
 
 
 # Nothing is known from the test before

@@ -13,25 +13,20 @@ their frames and aiosmtpd's log do not count.
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import os
 import pickle
-import reprlib
 import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
 import wire
-from leaks import chain
+from leaks import SERVERS, TESTS, chain
 
-TESTS = str(Path(__file__).parent)
-SERVERS = os.sep + os.path.join("aiosmtpclient", "testing") + os.sep
 # What is compiled, imported or put into the environment holds the tests' own source.
 _NO_EVENTS = (
     "os.putenv",
@@ -45,18 +40,6 @@ _NO_EVENTS = (
     "cpython.",
 )
 _SERVER_LOGS = ("mail.",)
-
-
-def spelled(secret: str) -> list[str]:
-    """A secret as it may show itself: as it is, in base64, and inside other base64 at any alignment."""
-    octets = secret.encode()
-    bits = ["".join(f"{octet:08b}" for octet in octets)[skip:] for skip in (0, 4, 2)]
-    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-    inside = ["".join(alphabet[int(b[i : i + 6], 2)] for i in range(0, len(b) - 5, 6)) for b in bits]
-    encoded = base64.b64encode(octets).decode()
-    # asyncio's debug mode shortens what it shows, and what is left is enough to be ashamed of.
-    shortened = [reprlib.repr(text)[1:-1] for text in (secret, encoded)]
-    return [secret, repr(secret)[1:-1], encoded, *shortened, *inside]
 
 
 class Book:

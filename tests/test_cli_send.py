@@ -454,12 +454,13 @@ def test_a_policy_that_cannot_be_kept_is_78(send: Send, letter: Path) -> None:
 
 def test_a_missing_ca_file_is_66(send: Send, letter: Path, tmp_path: Path) -> None:
     ran = send("--ca-file", tmp_path / "none.pem", letter)
-    assert ran == (66, "", f"aiosmtpclient: {tmp_path / 'none.pem'}: No such file or directory\n")
+    why = f"cannot load --ca-file '{tmp_path / 'none.pem'}': No such file or directory"
+    assert ran == (66, "", f"aiosmtpclient: {why}\n")
 
 
 def test_a_ca_file_that_is_none_is_78(send: Send, letter: Path) -> None:
     ran = send("--ca-file", letter, letter)
-    assert ran == (78, "", f"aiosmtpclient: {letter}: no certificates in PEM form\n")
+    assert ran == (78, "", f"aiosmtpclient: cannot load --ca-file '{letter}': no certificates in PEM form\n")
 
 
 # The password

@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,3 +231,14 @@ def test_every_link_between_the_pages_leads_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_extra_is_in_the_table_with_what_it_asks_for() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    page = (ROOT / "docs" / "getting-started.md").read_text("utf-8").partition("## Extras")[2]
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (.*) \| [\d.]+ \|$", page, re.M))
+    assert rows.keys() == extras.keys() - {"recipes", "fuzz", "bench", "dev"}
+    for extra, packages in rows.items():
+        wanted = [re.split(r"[>=;]", requirement)[0] for requirement in extras[extra]]
+        assert [name for name in wanted if name not in packages.split(", ")] == [], extra

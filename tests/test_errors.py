@@ -374,7 +374,7 @@ HOST = "mail.test:25"
             f"{HOST} broke the protocol (in answer to DATA): 250 ok",
         ),
         (SMTPConnectError(*BYE, reply=BYE), f"cannot connect to {HOST}: 421 4.3.2 closing down"),
-        (SMTPConnectError(-1, b"nothing is there"), f"cannot connect to {HOST}: nothing is there"),
+        (SMTPConnectError(-1, b"is not to be had"), f"cannot connect to {HOST}: is not to be had"),
         (SMTPAuthenticationError(535, b"no"), f"{HOST} refused the credentials: 535 no"),
         (SMTPSenderRefused(550, b"no", "me@x"), f"{HOST} refused MAIL FROM:<me@x>: 550 no"),
         (SMTPDataError(554, b"no", command="DATA"), f"{HOST} refused DATA: 554 no"),

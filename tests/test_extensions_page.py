@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
-from aiosmtpclient import MailOptions, Recipient
+import aiosmtpclient
+from aiosmtpclient import AsyncSMTP, MailOptions, Recipient, SMTPPool
+from aiosmtpclient.recipients import _RFC
 
 HERE = Path(__file__).parent
 PAGE = (HERE.parent / "docs" / "extensions.md").read_text("utf-8")
@@ -44,3 +47,37 @@ def test_every_test_that_the_page_names_exists() -> None:
 def test_every_option_is_in_the_table(option: str) -> None:
     options = {word for row in ROWS for word in re.findall(r"\w+", row[2])}
     assert option in options
+
+
+@pytest.mark.parametrize("keyword", _RFC)
+def test_every_extension_that_an_error_names_is_in_the_table_with_the_same_rfc(keyword: str) -> None:
+    """An error about what a server does not offer says the RFC too."""
+    rfcs = {row[1].split()[0] for row in ROWS if row[0] == keyword}
+    assert rfcs
+    assert rfcs <= {_RFC[keyword].removeprefix("RFC "), "6533"}  # DSN's, for international addresses
+
+
+@pytest.mark.parametrize(
+    "verb", ["starttls", "login", "vrfy", "verify", "expn", "help", "etrn", "xclient", "xforward"]
+)
+def test_every_verb_that_an_extension_brings_is_in_the_table(verb: str) -> None:
+    assert f"`{verb}()`" in " ".join(row[2] for row in ROWS)
+
+
+def test_everything_that_the_table_offers_exists() -> None:
+    keywords = set(inspect.signature(AsyncSMTP).parameters) | set(inspect.signature(SMTPPool).parameters)
+    known = {"idna"} | (
+        keywords | set(MailOptions.__annotations__) | set(Recipient.__slots__) | set(aiosmtpclient.__all__)
+    )
+    for row in ROWS:
+        for code in re.findall(r"`([^`]+)`", row[2]):
+            if code.endswith("()"):
+                assert callable(getattr(AsyncSMTP, code[:-2])), row
+            elif not code.startswith("Reply."):
+                words = re.sub(r"(=\"[^\"]*\")|=", " ", code)
+                assert set(re.findall(r"[a-zA-Z_]\w*", words)) <= known, row
+
+
+def test_every_rfc_is_a_number() -> None:
+    others = {row[1] for row in ROWS if not re.match(r"\d{4}\b", row[1])}
+    assert others == {"Postfix", "HAProxy, 1 and 2"}

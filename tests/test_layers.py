@@ -41,8 +41,8 @@ FLOORS = {
     "sending": 12,
     "client": 13,
     **dict.fromkeys(("once", "pooled", "runner", "classic", "attributes", "debug"), 14),
-    **dict.fromkeys(("lending", "sync"), 15),
-    "pool": 16,
+    **dict.fromkeys(("lending", "vocabulary"), 15),
+    **dict.fromkeys(("pool", "sync"), 16),
     **dict.fromkeys(("__init__", "testing", "contrib"), 17),
     **dict.fromkeys(("__main__", "cli"), 18),
 }

@@ -22,6 +22,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Coroutine
 from typing import Any
 
@@ -48,6 +49,7 @@ from aiosmtpclient import (
     SMTPNotSupportedError,
     SMTPPool,
     SMTPServerDisconnected,
+    connection,
 )
 from aiosmtpclient.testing import CertificateAuthority, MailServer, ScriptedServer
 from aiosmtpclient.testing.scripted import ehlo, expect_content, greeting, read_all, starttls
@@ -432,8 +434,8 @@ FORKED = """if True:
     from aiosmtpclient import AsyncSMTP, SMTPPool, run_sync
     host, port, what, how = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
     mail = ("a@b.test", "c@d.test", b"Subject: hi\\r\\n\\r\\nhi\\r\\n")
-    loop = asyncio.new_event_loop()
-    run = run_sync if "run_sync" in what else loop.run_until_complete
+    loop = None if "run_sync" in what else asyncio.new_event_loop()
+    run = run_sync if loop is None else loop.run_until_complete
 
     def childs(awaitable):
         return run_sync(awaitable) if "run_sync" in what else asyncio.run(awaitable)
@@ -458,7 +460,8 @@ FORKED = """if True:
             run(smtp.close())
         else:
             print("parent", run(smtp.quit()).code)
-        loop.close()
+        if loop is not None:
+            loop.close()
         sys.exit()
     try:
         if how == "send":
@@ -478,11 +481,63 @@ FORKED = """if True:
         elif how == "drop":
             del smtp
             gc.collect()
+        elif how == "exit":
+            sys.exit()
     except Exception as error:
         print("child", type(error).__name__, getattr(error, "delivery", ""), error)
     sys.stdout.flush()
     os._exit(0)  # as multiprocessing and the servers that fork do
 """
+
+
+async def test_what_a_child_inherits_is_over_and_the_parents_octets_stay_the_parents(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What happens in the child, here in one process."""
+    async with MailServer() as server:
+        smtp = AsyncSMTP(server.host, server.port)
+        await smtp.connect()
+        kept = smtp._connection
+        assert kept is not None
+        parents = kept.protocol
+        monkeypatch.setattr(connection, "_inherited", inherited := [])
+        monkeypatch.setattr(connection, "_living", weakref.WeakValueDictionary({kept.serial: kept}))
+
+        connection._in_child()
+
+        assert inherited == [parents]
+        assert not smtp.is_connected
+        smtp.close()
+        await smtp.connect()
+        assert (await send(smtp)).accepted == (TO,)
+        await smtp.quit()
+        assert parents.transport is not None
+        assert not parents.transport.is_closing()
+        assert server.commands.count("QUIT") == 1
+        parents.abort()
+
+
+def test_a_pool_that_a_child_inherits_lends_connections_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_inherited", inherited := [])
+    with MailServer() as server:
+        pool = SMTPPool(server.host, server.port)
+        parents = asyncio.new_event_loop()
+        parents.run_until_complete(pool.sendmail(SENDER, TO, BODY))
+        lender = pool._lender
+        assert lender is not None
+        lender.pid = -1  # as if another process had made it
+
+        async def child() -> None:
+            assert (await pool.sendmail(SENDER, NEXT, BODY)).accepted == (NEXT,)
+            await pool.close()
+
+        asyncio.run(child())
+
+        assert inherited == [lender]
+        assert (server.connections, len(server.messages)) == (2, 2)
+        parents.run_until_complete(lender.close(0))
+        parents.close()
+
 
 ITS_OWN = "child ('c@d.test',)"
 PARENTS = "is the parent process's: connect() makes one of its own"
@@ -509,6 +564,8 @@ PARENTS = "is the parent process's: connect() makes one of its own"
         ("pool", "close", ""),
         ("pool", "drop", ""),
         ("pool by run_sync", "send", ITS_OWN),
+        ("client by run_sync", "exit", ""),
+        ("pool by run_sync", "exit", ""),
     ],
 )
 def test_a_child_leaves_its_parents_connections_alone_and_the_parent_goes_on(

@@ -350,9 +350,14 @@ SEND = """
 """
 
 
-@pytest.mark.parametrize("open_before", [False, True], ids=["", "with a client open"])
+NO_THREAD = pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="no exit handler may begin a thread")
+
+
+@pytest.mark.parametrize(
+    "open_before", [pytest.param(False, marks=NO_THREAD), True], ids=["", "with a client open"]
+)
 def test_an_exit_handler_may_send_and_look_up_a_name(server: MailServer, open_before: bool) -> None:
-    """No thread may be begun any more then, and a name is looked up in one."""
+    """The executor, in which a name is looked up, takes nothing any more then."""
     after = SEND + ("    kept = SMTP(host, port)\n" if open_before else "")
     done = run_script(AT_EXIT.format(before="", after=after), server)
     assert (done.returncode, done.stdout, done.stderr) == (0, "{}\n", "")
@@ -377,7 +382,7 @@ def test_an_exit_handler_that_comes_last_of_all_sends_or_says_why_not(server: Ma
     if server.messages:
         assert done.stderr == ""
     else:
-        assert "registered after aiosmtpclient was imported" in done.stderr
+        assert "registered behind the first call" in done.stderr
 
 
 def test_after_the_exit_handlers_it_is_an_error_and_no_hang(server: MailServer) -> None:
@@ -396,7 +401,7 @@ def test_after_the_exit_handlers_it_is_an_error_and_no_hang(server: MailServer) 
     """
     done = run_script(AT_EXIT.format(before="", after=after), server)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("the interpreter is at its end, and no event loop can run any more") == 2
+    assert done.stdout.count("the interpreter is at its end, and no event loop can be started any more") == 2
 
 
 def test_threads_that_still_send_at_exit_do_not_hang_it(server: MailServer) -> None:

@@ -264,6 +264,16 @@ def test_no_ticket_is_said_before_anything_is_written(monkeypatch: pytest.Monkey
     assert "no ticket here" in over.value.value
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has Kerberos itself")
+@pytest.mark.parametrize("missing", ["gssapi", "krb5"])
+def test_half_of_what_kerberos_needs_is_not_enough(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyspnego asks for both, and without one of them it has no Kerberos at all."""
+    monkeypatch.setattr(negotiation, "available", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else object())
+
+    assert not negotiation.kerberos_available()
+
+
 def test_without_the_library_there_is_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(negotiation, "available", lambda: False)
 

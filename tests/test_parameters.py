@@ -501,7 +501,7 @@ def test_orcpt_is_a_type_and_an_address(orcpt: str, smtputf8: bool, text: str) -
         (" NEVER ", "never"),
         ("Delay, success", "delay,success"),
         (("failure", "delay", "success"), "failure,delay,success"),
-        ((word for word in ["failure"]), "failure"),
+        pytest.param((word for word in ["failure"]), "failure", id="a generator"),
     ],
     ids=str,
 )

@@ -22,13 +22,13 @@ CLASSES = ("SMTP", "SMTP_SSL", "LMTP")
 
 # Parameters of ours that smtplib does not have on every version, and where they are.
 ADDED = {
-    "__init__": {"pipelining", "proxy_header"},
-    "starttls": {"server_hostname", "keyfile", "certfile"},
+    "__init__": {"pipelining", "chunking", "proxy_header", "proxy", "dialer", "options"},
+    "starttls": {"server_hostname", "keyfile", "certfile", "tls_ca", "tls_certificate", "tls_fingerprint"},
     "login": {"mechanisms", "authorization_id", "token"},
     "sendmail": {"all_or_nothing", "options"},
     "send_message": {"all_or_nothing", "options"},
 }
-ADDED_SSL = {"keyfile", "certfile"}
+ADDED_SSL = {"keyfile", "certfile", "server_hostname", "tls_ca", "tls_certificate", "tls_fingerprint"}
 # What smtplib keeps for itself, though it has no underscore.
 INTERNAL = {"file"}
 

@@ -416,3 +416,61 @@ def test_what_a_stopped_loop_ran_has_ended() -> None:
     runner.stop()
     call.cancel()
     assert call.outcome().is_closed()
+
+
+# -- the end of the interpreter; as it is, it is in test_lifecycle_blocking
+
+
+@pytest.mark.parametrize("at_exit", [False, True])
+@pytest.mark.usefixtures("fresh")
+def test_a_thread_that_cannot_be_begun_is_an_error_and_leaves_no_loop_open(
+    at_exit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[asyncio.AbstractEventLoop] = []
+
+    def factory() -> asyncio.AbstractEventLoop:
+        made.append(asyncio.new_event_loop())
+        return made[-1]
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    runner.configure(factory)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    monkeypatch.setattr(runner, "_at_exit", lambda: at_exit)
+    with pytest.raises(RuntimeError, match="at its end" if at_exit else "can't start new thread"):
+        run_sync(running_loop())
+    assert made[0].is_closed()
+    assert runner._current is None
+
+
+def test_when_the_interpreter_is_all_but_gone_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    with pytest.raises(RuntimeError, match="at its end"):
+        run_sync(running_loop())
+
+
+@pytest.mark.usefixtures("fresh")
+def test_at_exit_what_would_run_in_a_thread_runs_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_at_exit", lambda: True)
+
+    def fail() -> None:
+        raise LookupError("here")
+
+    async def work() -> tuple[str, str]:
+        name = await asyncio.to_thread(lambda: threading.current_thread().name)
+        try:
+            await asyncio.to_thread(fail)
+        except LookupError as error:
+            return name, str(error)
+        raise AssertionError("it did not fail")
+
+    assert run_sync(work()) == (runner.THREAD_NAME, "here")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_at_exit_uvloop_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    runner.configure(uvloop.new_event_loop)
+    monkeypatch.setattr(runner, "_at_exit", lambda: True)
+    assert isinstance(run_sync(running_loop()), uvloop.Loop)

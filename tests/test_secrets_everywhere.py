@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ import test_tokens
 import test_urls
 import test_wire_rules_auth
 import test_wire_rules_tokens
-from everything_told import spelled
+from leaks import leaks
 
 TESTS = Path(__file__).parent
 SECRETS = {
@@ -65,6 +64,7 @@ def let_out(folder: Path, *arguments: object) -> tuple[int, str]:
         env={
             **os.environ,
             "PYTHONASYNCIODEBUG": "1",
+            "LOOPS": "asyncio,uvloop",  # both in debug mode
             "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
             "TOLD_FILE": str(book),
         },
@@ -74,12 +74,6 @@ def let_out(folder: Path, *arguments: object) -> tuple[int, str]:
         timeout=200,
     )
     return done.returncode, book.read_text("utf-8") + done.stdout + done.stderr
-
-
-def leaks(text: str, secrets: Iterable[str]) -> list[str]:
-    """The lines that hold a secret in any spelling."""
-    spellings = [one for secret in secrets for one in spelled(secret)]
-    return [line[:2000] for line in text.splitlines() if any(one in line for one in spellings)]
 
 
 @pytest.mark.timeout(240)

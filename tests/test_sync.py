@@ -996,6 +996,8 @@ FORK = """if True:
             smtp.connect(host, port)
             print("child", smtp.help().split()[0].decode())
             smtp.close()
+        elif how == "exit":
+            sys.exit()
         sys.stdout.flush()
         os._exit(0)
 """
@@ -1009,6 +1011,7 @@ FORK = """if True:
         ("close", ""),
         ("leave", ""),
         ("drop", ""),
+        ("exit", ""),
         ("connect", "2.0.0"),
     ],
 )

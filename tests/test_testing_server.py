@@ -18,6 +18,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -107,6 +108,7 @@ async def test_a_message_is_kept_with_everything_that_is_known_about_it() -> Non
         tls=False,
         lmtp=False,
         chunked=False,
+        client=("127.0.0.1", ANY),
     )
     assert message.message["Subject"] == "hi"
     assert message.message.get_content() == "there\r\n"

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import itertools
 import ssl
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -452,6 +453,31 @@ def test_no_version_in_common_is_named(ca: trustme.CA) -> None:
     server.maximum_version = ssl.TLSVersion.TLSv1_2
 
     assert "no version of TLS in common; pass a tls_context=" in str(failed(client, server))
+
+
+def old_fashioned(ca: trustme.CA) -> ssl.SSLContext:
+    """A server that speaks TLS 1.1 and nothing newer, where OpenSSL still has that."""
+    server = server_context(ca.issue_cert(HOST))
+    lenient = client_context(ca)
+    for context in (server, lenient):
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = ssl.TLSVersion.TLSv1_1
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
+    try:
+        assert handshake(lenient, server).version() == "TLSv1.1"
+    except ssl.SSLError as error:
+        pytest.skip(f"{ssl.OPENSSL_VERSION} speaks no TLS 1.1: {error}")
+    return server
+
+
+def test_a_server_that_speaks_no_more_than_tls_1_1_is_not_spoken_to(ca: trustme.CA) -> None:
+    client, server = tls.default_context(), old_fashioned(ca)
+    ca.configure_trust(client)
+    client.set_ciphers("ALL:@SECLEVEL=0")  # so that nothing but the version stands against it
+
+    assert "no version of TLS in common" in str(failed(client, server))
 
 
 def test_a_server_that_wants_a_client_certificate_is_named(ca: trustme.CA) -> None:

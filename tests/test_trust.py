@@ -7,6 +7,7 @@ import datetime
 import gc
 import hashlib
 import ssl
+import warnings
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from aiosmtpclient import AsyncSMTP, Delivery, SMTPPool, SMTPTLSError, TLSPolicy
 from aiosmtpclient.resumption import NAMES, SESSIONS, Resuming, Sessions, resuming
 from aiosmtpclient.testing import CertificateAuthority, MailServer, ScriptedServer
 from aiosmtpclient.testing.scripted import starttls
+from aiosmtpclient.tls import at_least_1_2
 from aiosmtpclient.trust import Trust
 
 AUTHORITY = CertificateAuthority()
@@ -130,7 +132,7 @@ def test_no_authority_at_all_is_not_taken_for_those_of_the_system(nothing):
 @pytest.mark.parametrize("given", [{"tls_ca": b"x"}, {"tls_certificate": "x"}])
 @pytest.mark.parametrize("kind", [AsyncSMTP, SMTPPool])
 def test_a_context_and_what_goes_into_one_exclude_each_other(given, kind):
-    with pytest.raises(ValueError, match="tls_ca= and tls_certificate= go into the tls_context="):
+    with pytest.raises(ValueError, match="tls_ca= and tls_certificate= go into the context that is given"):
         kind("mail.test", tls_context=AUTHORITY.client_context(), **given)
 
 
@@ -461,6 +463,50 @@ def test_what_is_made_of_simple_arguments_wants_tls_1_2(options):
     context = AsyncSMTP("mail.test", **options)._settings.security.trust.context()
 
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+@pytest.fixture(scope="module")
+def tls_1_1():
+    """A server's context that knows nothing newer, and a client's that takes that."""
+    old, lenient = AUTHORITY.server_context(), AUTHORITY.client_context()
+    for context in (old, lenient):
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    return old, lenient
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("trusted_by", ["authority", "pin", "system"])
+async def test_a_server_that_speaks_no_more_than_tls_1_1_is_not_spoken_to(
+    policy, trusted_by, tls_1_1, monkeypatch
+):
+    old, lenient = tls_1_1
+    ours = at_least_1_2(AUTHORITY.client_context())
+    monkeypatch.setattr("aiosmtpclient.tls.default_context", lambda: ours)
+    monkeypatch.setattr("aiosmtpclient.dialling._default_context", None)
+    options = {
+        "authority": {"tls_ca": AUTHORITY.ca_pem},
+        "pin": {"tls_fingerprint": pin_of(old)},
+        "system": {},
+    }[trusted_by]
+    async with server(policy, old) as there:
+        try:
+            async with AsyncSMTP("localhost", there.port, tls=policy, tls_context=lenient) as smtp:
+                assert layer_of(smtp).version() == "TLSv1.1"
+        except SMTPTLSError as error:
+            pytest.skip(f"{ssl.OPENSSL_VERSION} speaks no TLS 1.1: {error}")
+        smtp = AsyncSMTP("localhost", there.port, tls=policy, **options)
+        trust = smtp._settings.security.trust
+        context = trust.context() if trust is not None else ours
+        context.set_ciphers("ALL:@SECLEVEL=0")  # so that nothing but the version stands against it
+        assert isinstance(await caught(smtp.connect()), SMTPTLSError)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = ssl.TLSVersion.TLSv1_1
+        await smtp.connect()
+        await smtp.quit()
 
 
 def test_verification_is_on_unless_there_is_a_pin():

@@ -379,6 +379,14 @@ async def test_acting_as_somebody_else_is_said_in_plain():
             await smtp.login(USER, PASSWORD, authorization_id="bob")
 
 
+@pytest.mark.parametrize("mechanisms", [None, ["SCRAM-SHA-256"]])
+async def test_acting_as_somebody_else_where_nothing_can_say_so_is_explained(mechanisms):
+    async with ScriptedServer([*hello("AUTH SCRAM-SHA-256 LOGIN"), *bye()]) as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            with pytest.raises(SMTPNotSupportedError, match=r"authorization identity .*: .*PLAIN.* can"):
+                await smtp.login(USER, PASSWORD, authorization_id="bob", mechanisms=mechanisms)
+
+
 @pytest.mark.parametrize(
     "bad", [{"username": "a\0b"}, {"username": "u", "password": "\0"}, {"username": "\ud800"}]
 )

@@ -189,7 +189,7 @@ VERBS = {
     "expn": lambda smtp: smtp.expn(TO),
     "mail": lambda smtp: smtp.mail(SENDER),
     "docmd": lambda smtp: smtp.docmd("XYZZY"),
-    "login": lambda smtp: smtp.login("user", "password"),
+    "login": lambda smtp: smtp.login("user", "open sesame"),
     "auth": lambda smtp: smtp.auth("PLAIN", lambda challenge=None: "x"),
     "starttls": lambda smtp: smtp.starttls(),
     "quit": lambda smtp: smtp.quit(),

@@ -27,17 +27,23 @@ from wire import (
 
 import aiosmtpclient
 from aiosmtpclient import (
+    LMTP,
+    SMTP,
+    SMTP_SSL,
     AsyncLMTP,
     AsyncSMTP,
     Delivery,
     SMTPException,
     SMTPNotSupportedError,
+    SMTPPool,
     SMTPProtocolError,
     SMTPResponseException,
     SMTPServerDisconnected,
     SMTPTimeoutError,
     SMTPTLSError,
     TLSPolicy,
+    dialling,
+    tls,
 )
 from aiosmtpclient.testing import CertificateAuthority, Conversation, MailServer, ScriptedServer
 from aiosmtpclient.testing.scripted import (
@@ -228,6 +234,70 @@ async def test_a_certificate_that_does_not_fit_is_an_smtptlserror(why, policy):
         assert match in str(error)
         assert not smtp.is_connected
         assert not any(command.startswith("MAIL") for command in server.commands)
+
+
+def _blocking(kind, **options):
+    def use(host, port):
+        with kind(host, port, **options) as smtp:
+            if kind is not SMTP_SSL:
+                smtp.starttls()
+            smtp.sendmail(SENDER, TO, BODY)
+
+    return lambda host, port: asyncio.to_thread(use, host, port)
+
+
+def _asynchronous(kind, **options):
+    async def use(host, port):
+        async with kind(host, port, timeout=LONG, **options) as smtp:
+            await smtp.sendmail(SENDER, TO, BODY)
+
+    return use
+
+
+async def _by_hand(host, port):
+    async with AsyncSMTP(host, port, tls="none") as smtp:
+        await smtp.starttls()
+        await send(smtp)
+
+
+async def _once(host, port):
+    await aiosmtpclient.send(BODY, sender=SENDER, recipients=TO, host=host, port=port, tls="starttls")
+
+
+EVERY_CLASS = {
+    "AsyncSMTP": _asynchronous(AsyncSMTP, tls="starttls"),
+    "AsyncSMTP, implicit": _asynchronous(AsyncSMTP, tls="implicit"),
+    "AsyncSMTP.starttls": _by_hand,
+    "AsyncLMTP": _asynchronous(AsyncLMTP, tls="starttls"),
+    "SMTPPool": _asynchronous(SMTPPool, tls="starttls", retries=0),
+    "SMTPPool, LMTP": _asynchronous(SMTPPool, tls="implicit", lmtp=True, retries=0),
+    "send": _once,
+    "SMTP.starttls": _blocking(SMTP),
+    "SMTP_SSL": _blocking(SMTP_SSL),
+    "LMTP.starttls": _blocking(LMTP),
+}
+
+
+@pytest.mark.parametrize("certificate", ["of a stranger", "for another name"])
+@pytest.mark.parametrize("name", EVERY_CLASS)
+async def test_every_class_verifies_by_default_and_sends_nothing_to_whom_it_cannot(
+    name, certificate, monkeypatch
+):
+    """Without a word about TLS from the caller but that it is wanted."""
+    theirs = AUTHORITY.untrusted_context()
+    if certificate == "for another name":
+        # As if our authority were one of the system's.
+        theirs = AUTHORITY.wrong_name_context()
+        monkeypatch.setattr(tls, "default_context", AUTHORITY.client_context)
+        monkeypatch.setattr(dialling, "_default_context", None)
+    implicit = "implicit" in name or name in ("SMTP_SSL", "SMTPPool, LMTP")
+    options = {"implicit_tls": theirs} if implicit else {"starttls": theirs}
+    async with MailServer(lmtp="LMTP" in name, **options) as server:
+        error = await caught(EVERY_CLASS[name](server.host, server.port))
+        assert isinstance(error, SMTPTLSError), error
+        assert ("another" if certificate == "for another name" else "trusted") in str(error)
+        assert not any(command.startswith("MAIL") for command in server.commands)
+        assert server.messages == []
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])

@@ -416,6 +416,21 @@ def blocking(message: EmailMessage, context: ssl.SSLContext) -> None:
         smtp_ssl.send_message(message)
     with LMTP("/run/lmtp.sock") as lmtp:
         lmtp.send_message(message)
+
+    def dial(host: str, port: int, seconds: float | None) -> socket.socket:
+        return socket.create_connection((host, port), seconds)
+
+    async def dial_later(host: str, port: int, seconds: float | None) -> socket.socket:
+        return dial(host, port, seconds)
+
+    with SMTP("mail.example", proxy="http://proxy.example:3128", chunking="eager") as smtp:
+        smtp.starttls(tls_ca="ca.pem", tls_certificate=("cert.pem", "key.pem"), tls_fingerprint="00" * 32)
+    with SMTP_SSL(
+        "mail.example", tls_ca=Path("ca.pem"), server_hostname="mx.example", dialer=dial
+    ) as ssl_too:
+        ssl_too.noop()
+    with LMTP("mail.example", dialer=dial_later, proxy_header=ProxyHeader()) as lmtp:
+        lmtp.noop()
     once: SendResult = run_sync(aiosmtpclient.send(message, host="mail.example"), timeout=60)
     address: str = quoteaddr("Bob <bob@example.org>")
     print(once, address, quotedata("."))

@@ -38,12 +38,12 @@ from .options import (
     add_connection_options,
     add_login_options,
     client_options,
-    context_of,
     in_options,
     place,
     timeouts_of,
 )
 from .printing import Transcript, complain, say, trace_back
+from .reaching import dialer_in, reach_of, trust_in
 from .trials import (
     Streamed,
     bdat_line,
@@ -180,13 +180,17 @@ def settings_of(arguments: argparse.Namespace, trace: Trace | None) -> Settings:
     if arguments.local_hostname is not None:
         hello("EHLO", arguments.local_hostname)
     port = port or (465 if arguments.tls == "implicit" else 2003 if arguments.lmtp else 25)
-    endpoint = Endpoint(host or "localhost", port)
+    reach = reach_of(arguments)
+    endpoint = Endpoint(host or "localhost", port, dialer=dialer_in(reach))
+    trust = trust_in(reach)
     policy = TLSPolicy.of(arguments.tls, port=0 if endpoint.unix else port, local=False)
+    if trust is not None and trust.pins and arguments.tls is None and policy is TLSPolicy.OPPORTUNISTIC:
+        policy = TLSPolicy.STARTTLS
     name = arguments.server_hostname or ("localhost" if endpoint.unix else endpoint.host)
     return Settings(
         endpoint=endpoint,
         policy=policy,
-        security=TLSSettings(context_of(arguments), name),
+        security=TLSSettings(None, name, trust),
         timeouts=timeouts_of(arguments),
         local_hostname=arguments.local_hostname,
         lmtp=arguments.lmtp,
@@ -203,7 +207,9 @@ async def look_at(settings: Settings) -> Findings:
     try:
         return await _visit(settings)
     except SMTPTLSError as error:
-        if not isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        trust = settings.security.trust
+        pinned_to_another = trust is not None and bool(trust.pins)
+        if not pinned_to_another and not isinstance(error.__cause__, ssl.SSLCertVerificationError):
             raise
         problem = error
     try:
@@ -224,7 +230,7 @@ async def _readable(certificate: Certificate | None, settings: Settings) -> Cert
 
 
 def _with(settings: Settings, context: ssl.SSLContext) -> Settings:
-    return settings._replace(security=settings.security._replace(context=context))
+    return settings._replace(security=settings.security._replace(context=context, trust=None))
 
 
 async def _visit(settings: Settings) -> Findings:

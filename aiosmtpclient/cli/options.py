@@ -16,7 +16,6 @@ import getpass
 import netrc
 import os
 import re
-import ssl
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
@@ -32,6 +31,7 @@ from aiosmtpclient.tls import TLSPolicy
 
 from .exits import EPILOG, Exit, Failure
 from .printing import complain
+from .reaching import add_reaching_options, reach_of
 
 PASSWORD_VARIABLE = "SMTP_PASSWORD"
 
@@ -87,6 +87,12 @@ _ADVICE = (
         re.compile(r"\btls_ca= or a tls_context= \(.*?\) with it or its CA"),
         "--ca-file with it or its CA in it",
     ),
+    (re.compile(r"\btls_ca= from"), "--ca-file"),
+    (re.compile(r"\btls_certificate=, or a tls_context= [a-z ]+(?= \()"), "--certificate"),
+    (re.compile(r" \(which needs a tls_context=\)"), ""),
+    (re.compile(r"\btls_fingerprint= (could|names|takes)"), r"--fingerprint \1"),
+    (re.compile(r"\btls_fingerprint='([0-9A-F:]+)'"), r"--fingerprint \1"),
+    (re.compile(r"\bneither proxy= nor dialer= (can|leads)"), r"no --proxy \1"),
     (re.compile(r"\bserver_hostname="), "--server-hostname"),
     (re.compile(r"\ballow_cleartext_auth=True"), "--allow-cleartext-auth"),
     (re.compile(r"\bin mechanisms="), "by --mechanism"),
@@ -133,7 +139,7 @@ def add_connection_options(parser: Parser) -> None:
         choices=[policy.value for policy in TLSPolicy],
         help="when TLS is used; left out, it depends on port and host",
     )
-    group.add_argument("--ca-file", metavar="FILE", help="trust these CAs (PEM) instead of the system's")
+    add_reaching_options(group)
     group.add_argument("--server-hostname", metavar="NAME", help="the name the certificate must have")
     group.add_argument("--local-hostname", metavar="NAME", help="what to say EHLO with")
     group.add_argument(
@@ -204,18 +210,6 @@ def place(text: str) -> tuple[str, int]:
 def timeouts_of(arguments: argparse.Namespace) -> Timeouts:
     """Return how long to wait."""
     return Timeouts() if arguments.timeout is None else Timeouts.of(arguments.timeout)
-
-
-def context_of(arguments: argparse.Namespace) -> ssl.SSLContext | None:
-    """Return a context that trusts `--ca-file`; None without it."""
-    if arguments.ca_file is None:
-        return None
-    try:
-        return ssl.create_default_context(cafile=arguments.ca_file)
-    except ssl.SSLError:
-        raise Failure(f"{arguments.ca_file}: no certificates in PEM form", Exit.CONFIG) from None
-    except OSError as error:
-        raise unreadable(arguments.ca_file, error) from error
 
 
 def unreadable(name: str, error: OSError) -> Failure:
@@ -325,12 +319,15 @@ def client_options(arguments: argparse.Namespace, trace: Trace | None) -> Option
     """Return the options of a client that the arguments describe.
 
     Raises:
-        Failure: there is no password, or a file of certificates that cannot be read.
+        Failure: there is no password, or a file of certificates that cannot be read or loaded.
     """
-    context, (user, password) = context_of(arguments), login_of(arguments)
+    reach, (user, password) = reach_of(arguments), login_of(arguments)
     return {
         "tls": arguments.tls,
-        "tls_context": context,
+        "tls_ca": reach["tls_ca"],
+        "tls_certificate": reach["tls_certificate"],
+        "tls_fingerprint": reach["tls_fingerprint"],
+        "proxy": reach["proxy"],
         "server_hostname": arguments.server_hostname,
         "username": user,
         "password": password,

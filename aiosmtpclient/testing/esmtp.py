@@ -1,4 +1,4 @@
-"""A connection of the `MailServer` up to its first MAIL: greeting, EHLO, STARTTLS, AUTH.
+"""A connection of the `MailServer` up to its first MAIL: PROXY, greeting, EHLO, STARTTLS, AUTH.
 
 It is aiosmtpd's SMTP with the command loop replaced; aiosmtpd gives the protocol, the session
 and the exchanges of PLAIN and LOGIN. The other logins are in `logins.py`, what comes after MAIL is
@@ -21,6 +21,7 @@ import re
 import ssl
 from typing import TYPE_CHECKING
 
+from aiosmtpd.proxy_protocol import get_proxy
 from aiosmtpd.smtp import SMTP
 
 from aiosmtpclient.testing.arguments import Refused
@@ -49,6 +50,7 @@ class ESMTPConnection(SMTP):
         self.extensions: dict[str, str] = {}
         self.tls = False
         self.user: str | None = None
+        self.client: tuple[str, int] | None = None
         self._replied = False
         super().__init__(
             object(),
@@ -66,6 +68,8 @@ class ESMTPConnection(SMTP):
         """Begin the conversation."""
         super().connection_made(transport)
         assert self._handler_coroutine is not None
+        peer = transport.get_extra_info("peername")
+        self.client = peer[:2] if isinstance(peer, tuple) else None
         self.owner.opened(self, transport)
         self.owner.keep(self._handler_coroutine)
 
@@ -95,6 +99,8 @@ class ESMTPConnection(SMTP):
 
     async def _handle_client(self) -> None:
         try:
+            if self.owner.proxy_protocol and not await self._read_proxy_header():
+                return
             if self.owner.implicit_tls is not None:
                 await self._bring_up_tls(self.owner.implicit_tls)
             await self.push(f"220 {self.hostname} {'LMTP' if self.owner.lmtp else 'ESMTP'} ready for tests")
@@ -105,6 +111,13 @@ class ESMTPConnection(SMTP):
                 raise
         finally:
             self._writer.close()
+
+    async def _read_proxy_header(self) -> bool:
+        """What a load balancer writes in front of everything; without it nothing may be said at all."""
+        header = await get_proxy(self._reader)
+        if header.src_addr is not None and header.src_port is not None:
+            self.client = str(header.src_addr), header.src_port
+        return bool(header.valid)
 
     async def _read_command(self) -> bytes:
         try:

@@ -24,6 +24,8 @@ class ReceivedMessage:
         tls: whether it came through TLS.
         lmtp: whether it came by LMTP.
         chunked: whether it came in BDAT chunks instead of DATA.
+        client: address and port of the client, with `proxy_protocol` those that stood in the header;
+            None on a Unix socket.
     """
 
     queue_id: str
@@ -37,6 +39,7 @@ class ReceivedMessage:
     tls: bool
     lmtp: bool
     chunked: bool
+    client: tuple[str, int] | None = None
 
     @property
     def message(self) -> EmailMessage:

@@ -81,6 +81,8 @@ class MailServer(LoopbackServer):
         refuse_sender: the same for senders.
         refuse_content: the reply to the end of the content, if it is not to be taken.
         refuse_after_content: LMTP only: the same as `refuse`, in the replies after the content.
+        proxy_protocol: expect a PROXY header, version 1 or 2, in front of each connection, as a
+            server behind a load balancer does; one without it is closed without a word.
         host: the loopback address to listen on.
         unix_path: listen on this Unix socket instead.
 
@@ -111,6 +113,7 @@ class MailServer(LoopbackServer):
         refuse_sender: AddressRefusal = None,
         refuse_content: ContentRefusal = None,
         refuse_after_content: AddressRefusal = None,
+        proxy_protocol: bool = False,
         host: str = "127.0.0.1",
         unix_path: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -132,6 +135,7 @@ class MailServer(LoopbackServer):
         self.refuse_sender = refuse_sender
         self.refuse_content = refuse_content
         self.refuse_after_content = refuse_after_content
+        self.proxy_protocol = proxy_protocol
         self.messages: list[ReceivedMessage] = []
         self.commands: list[str] = []
         self.round_trips = 0

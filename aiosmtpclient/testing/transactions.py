@@ -171,6 +171,7 @@ class MailConnection(ESMTPConnection):
             tls=self.tls,
             lmtp=self.owner.lmtp,
             chunked=chunked,
+            client=self.client,
         )
         self._set_post_data_state()  # type: ignore[no-untyped-call]  # aiosmtpd's
         await self.push("\r\n".join(self.owner.deliver(message, _TOO_LARGE if content is None else None)))

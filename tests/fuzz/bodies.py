@@ -20,11 +20,18 @@ from aiosmtpclient import (
     Delivery,
     SMTPNotSupportedError,
     bodies,
+    commands,
     content,
     driver,
     protocol,
     transactions,
 )
+from aiosmtpclient.bodies import wire_slices
+from aiosmtpclient.content import InMemory, Stream
+from aiosmtpclient.delivery import Ledger
+from aiosmtpclient.envelopes import Transaction, lines_of
+from aiosmtpclient.extensions import Extensions
+from aiosmtpclient.message import prepare
 
 from .choices import Choices
 from .counter import TIMEOUTS, Counter, play, settle
@@ -47,9 +54,10 @@ SEEDS = (
 
 
 def check(octets: bytes) -> None:
-    """Send them."""
+    """Send them; mostly by the way that content takes before it comes to a connection."""
     choices = Choices(octets)
-    kind, eight, lmtp = choices.pick(KINDS), choices.flag(), choices.rarely()
+    whole = choices.number(7) == 0
+    kind, eight, lmtp = choices.pick(KINDS if whole else NO_FILES), choices.flag(), choices.rarely()
     pipelining, chunking = choices.pick(WAYS)
     gauge = choices.pick(GAUGES)
     binary = chunking == "eager" and choices.rarely(6)
@@ -60,6 +68,12 @@ def check(octets: bytes) -> None:
     )
     places = choices.take(choices.number(8))
     another, body = choices.rarely(4), _body(choices.take(80))
+    if not whole:
+        server = _server([*offers, b"PIPELINING"], lmtp, binary)
+        with _gauge(gauge):
+            failure = _at_the_gate(server, kind(body, places), chunked=chunking == "eager", binary=binary)
+        _judge([server], body, failure, eight=eight, binary=binary, another=False)
+        return
     counter = Counter(lambda: _server(offers, lmtp, binary))
     smtp = (AsyncLMTP if lmtp else AsyncSMTP)(
         "strict.test",
@@ -72,7 +86,8 @@ def check(octets: bytes) -> None:
     )
     with _gauge(gauge):
         error = play(counter, _send(smtp, kind(body, places), binary, another))
-    _judge(counter, body, error, eight=eight, binary=binary)
+    another = another or error is not None
+    _judge(counter.servers, body, error, eight=eight, binary=binary, another=another)
 
 
 WAYS: Sequence[tuple[Any, Any]] = (
@@ -135,6 +150,51 @@ async def _send(smtp: AsyncSMTP, given: Any, binary: bool, another: bool) -> Exc
     return failure
 
 
+def _at_the_gate(server: Strict, given: Any, *, chunked: bool, binary: bool) -> Exception | None:
+    """The same without a connection: prepared, put into commands and slices, and these read at once."""
+    server.greeting()
+    server.hear(b"LHLO me\r\n" if server.lmtp else b"EHLO me\r\n")
+    offered = Extensions.parse(b"\n".join([b"strict.test", *server.offers]))
+    to = ["ann@a.test", "bob@a.test"]
+    try:
+        prepared = prepare(
+            "me@a.test", to, given, eightbitmime=offered.eightbitmime, smtputf8=False, binary=binary
+        )
+        transaction = Transaction(prepared, offered, Ledger(to))
+        transaction.mail_options = ["BODY=BINARYMIME"] if binary else []
+        lines = lines_of(transaction)
+        server.hear(b"".join([lines.mail, *lines.rcpts]) + (b"" if chunked else commands.DATA))
+        for octets in _written(prepared.content, chunked=chunked, seven_bit=not offered.eightbitmime):
+            server.hear(octets)
+    except (ValueError, SMTPNotSupportedError) as error:
+        return error
+    server.hear(commands.QUIT)
+    return None
+
+
+def _written(content: InMemory | Stream, *, chunked: bool, seven_bit: bool) -> Iterator[bytes]:
+    """What leaves, with its end (see `driver`)."""
+    if isinstance(content, InMemory) and chunked:
+        yield commands.bdat(content.size, last=True) + b"".join(content.slices(stuff=False))
+        return
+    pieces, held = wire_slices(content, seven_bit=seven_bit, stuff=not chunked), b""
+    while (piece := _driven(anext(pieces, None))) is not None:
+        if held:
+            yield commands.bdat(len(held), last=False) + held if chunked else held
+        held = piece
+    yield commands.bdat(len(held), last=True) + held if chunked else held + commands.END_OF_CONTENT
+
+
+def _driven(awaitable: Any) -> Any:
+    """What it comes to; it awaits nothing that would need a loop."""
+    steps = awaitable.__await__()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
+
+
 # -- what is given -----------------------------------------------------------------------------
 
 
@@ -186,17 +246,29 @@ KINDS: Sequence[Callable[[bytes, bytes], Any]] = (
 )
 
 
+NO_FILES = KINDS[:9]
+"""Those that need no thread to be read."""
+
+
 # -- what arrived ---------------------------------------------------------------------------------
 
 
-def _judge(counter: Counter, body: bytes, error: Exception | None, *, eight: bool, binary: bool) -> None:
-    assert not counter.wrong, counter.wrong
-    assert not [server.disorder for server in counter.servers if server.disorder]
-    arrived = [one for server in counter.servers for one in server.transactions if one.content is not None]
+def _judge(
+    servers: Sequence[Strict],
+    body: bytes,
+    error: Exception | None,
+    *,
+    eight: bool,
+    binary: bool,
+    another: bool,
+) -> None:
+    wrong = [text for server in servers for text in (*server.wrong, *server.disorder)]
+    assert not wrong, wrong
+    arrived = [one for server in servers for one in server.transactions if one.content is not None]
     before = [one for one in arrived if one.accepted != [b"cat@a.test"]]
     last = arrived[len(before) :]
     assert [one.content for one in last] == [NEXT][: len(last)]
-    assert last or error is None, "the next message did not arrive"
+    assert bool(last) == another, "the next message did not arrive"
     assert (error is None) == bool(before), f"{error!r}, and {before} arrived"
     if error is not None:
         _is_right(error, body, eight=eight, binary=binary)

@@ -26,7 +26,14 @@ from aiosmtpclient import (
     SendResult,
     SMTPException,
     SMTPSenderRefused,
+    commands,
 )
+from aiosmtpclient.content import InMemory
+from aiosmtpclient.delivery import Ledger
+from aiosmtpclient.envelopes import Transaction as Conversation
+from aiosmtpclient.envelopes import lines_of
+from aiosmtpclient.extensions import Extensions
+from aiosmtpclient.message import Prepared, prepare, prepare_message
 
 from .choices import Choices
 from .counter import TIMEOUTS, Counter, documented, play, settle
@@ -87,12 +94,17 @@ _MOMENT = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def check(octets: bytes) -> None:
-    """Send what they say."""
+    """Send what they say; mostly by the way that a message takes before it comes to a connection."""
     choices = Choices(octets)
+    whole = choices.number(7) == 0
     way = choices.pick(WAYS)
     offers, lmtp = choices.pick(OFFERS), choices.rarely()
     pipelining, chunking = choices.pick(("message", "off", "stream")), choices.pick(("off", "eager"))
     asked = Asked(choices)
+    if not whole and b"LIMITS RCPTMAX=2" not in offers:
+        server = _server(offers, lmtp, asked)
+        _judge(server, asked, _at_the_gate(way, asked, choices, server, chunked=chunking == "eager"))
+        return
     counter = Counter(lambda: _server(offers, lmtp, asked))
     smtp = (AsyncLMTP if lmtp else AsyncSMTP)(
         "strict.test",
@@ -104,7 +116,13 @@ def check(octets: bytes) -> None:
         chunking=chunking,
     )
     result = play(counter, _send(smtp, way, asked, choices))
-    _judge(counter, asked, result, lmtp=lmtp)
+    assert not counter.wrong, f"{counter.wrong} by {vars(asked)}"
+    [server] = counter.servers
+    if not isinstance(result, Exception):
+        assert all(outcome.delivery is Delivery.ACCEPTED for outcome in result.outcomes)
+        _judge(server, asked, [outcome.address for outcome in result.outcomes])
+    else:
+        _judge(server, asked, result)
 
 
 def _server(offers: Iterable[bytes], lmtp: bool, asked: Asked) -> Strict:
@@ -287,11 +305,69 @@ async def _send(smtp: AsyncSMTP, way: Way, asked: Asked, choices: Choices) -> Se
     return outcome
 
 
+def _at_the_gate(
+    way: Way, asked: Asked, choices: Choices, server: Strict, *, chunked: bool
+) -> list[str] | Exception:
+    """The same without a connection: prepared, put into commands, and these read at once."""
+    server.greeting()
+    server.hear(b"LHLO me\r\n" if server.lmtp else b"EHLO me\r\n")
+    extensions = Extensions.parse(b"\n".join([b"strict.test", *server.offers]))
+    try:
+        prepared, transaction = _prepared(way, asked, choices, extensions)
+        transaction.chunked = chunked and extensions.chunking
+        lines = lines_of(transaction)
+    except Exception as error:
+        server.hear(commands.QUIT)
+        return error
+    content = prepared.content
+    assert isinstance(content, InMemory)
+    writes = [lines.mail, *lines.rcpts]
+    if extensions.pipelining:
+        writes = [b"".join(writes)]
+    if transaction.chunked:
+        writes.append(commands.bdat(content.size, last=True) + content.data)
+    else:
+        writes += [commands.DATA, content.stuffed() + commands.END_OF_CONTENT]
+    for octets in (*writes, commands.QUIT):
+        server.hear(octets)
+    return [*prepared.recipients.texts]
+
+
+def _prepared(
+    way: Way, asked: Asked, choices: Choices, extensions: Extensions
+) -> tuple[Prepared, Conversation]:
+    """What a send makes of it (see `parcels` and `sending`)."""
+    if way in (_object, _by_header):
+        _compose(asked, choices)
+    options = _typed(choices)
+    asked.by_header = way is _by_header
+    envelope = Envelope(
+        "" if asked.by_header else asked.sender,
+        ["nobody"] if asked.by_header else asked.recipients,
+        asked.message, mail_options=asked.mail_options, rcpt_options=asked.rcpt_options, **options,
+    )  # fmt: skip
+    parameters = envelope.parameters
+    form = {
+        "eightbitmime": extensions.eightbitmime and (parameters is None or parameters.body != "7bit"),
+        "smtputf8": extensions.smtputf8,
+        "utf8": parameters is not None and bool(parameters.smtputf8),
+    }
+    if asked.by_header:
+        prepared = prepare_message(asked.message, None, None, **form)
+    else:
+        prepared = prepare(envelope.sender, envelope.recipients, envelope.content, **form)
+    transaction = Conversation(
+        prepared, extensions, Ledger(prepared.recipients.texts), lmtp=False,
+        mail_options=envelope.mail_options, rcpt_options=envelope.rcpt_options,
+    )  # fmt: skip
+    transaction.ask(parameters, encrypted=False)
+    return prepared, transaction
+
+
 # -- what was read ----------------------------------------------------------------------------------
 
 
-def _judge(counter: Counter, asked: Asked, result: SendResult | Exception, *, lmtp: bool) -> None:
-    [server] = counter.servers
+def _judge(server: Strict, asked: Asked, result: list[str] | Exception) -> None:
     assert not server.wrong, f"{server.wrong} by {vars(asked)}"
     assert not server.disorder, server.commands
     assert not server.unread
@@ -300,13 +376,12 @@ def _judge(counter: Counter, asked: Asked, result: SendResult | Exception, *, lm
         return
     verbs = [line[:4].strip() for line in server.commands]
     recipients = [path for one in server.transactions for path, _ in one.recipients]
-    wanted = [b"LHLO" if lmtp else b"EHLO"]
+    wanted = [b"LHLO" if server.lmtp else b"EHLO"]
     for one in server.transactions:
         assert one.content is not None
         wanted += [b"MAIL", *[b"RCPT"] * len(one.recipients), *([b"BDAT"] * one.chunks or [b"DATA"])]
     assert verbs == [*wanted, b"QUIT"], server.commands
-    texts = [outcome.address for outcome in result.outcomes]
-    assert all(outcome.delivery is Delivery.ACCEPTED for outcome in result.outcomes)
+    texts = result
     if asked.by_header:
         named = _named(asked.fields or [])
         assert named is None or texts == named, f"{texts} for {asked.fields}"

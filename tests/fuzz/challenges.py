@@ -62,7 +62,7 @@ def check(octets: bytes) -> None:
         credentials = Credentials(credentials.user, "s3cret-word", credentials.authorization_id)
     server = Server(name, choices, credentials)
     initial = not choices.flag()
-    with mock.patch.multiple(scramp_core, hi=_salted, token_hex=lambda *size: "n" * 24):
+    with mock.patch.multiple(scramp_core, hi=_salted, token_hex=lambda *size: "n" * 24, saslprep=_prepared):
         try:
             dialogue = _dialogue(name, choices, credentials, initial)
         except ValueError as error:
@@ -294,7 +294,7 @@ class Server:
             return None
         bare = first.split(b",", 2)[2]
         message = b",".join((bare, server_first, final.rpartition(b",p=")[0]))
-        prepared = _prepared(self._credentials.password.reveal())
+        prepared = _prepared(self._credentials.password.reveal()).encode()
         salted = _salted(functools.partial(hashlib.new, digest), prepared, salt, int(made[2]))
         key = hmac.new(salted, b"Server Key", digest).digest()
         return hmac.new(key, message, digest).digest()
@@ -313,10 +313,7 @@ class Server:
         return head + sizes + b"\x0a\0\x61\x4a\0\0\0\x0f" + b"T\0E\0S\0T\0" + info
 
 
-@functools.cache
-def _prepared(password: str) -> bytes:
-    prepared: str = scramp_core.saslprep(password)
-    return prepared.encode()
+_prepared = functools.cache(scramp_core.saslprep)
 
 
 def _salted(make: Callable[..., object], password: bytes, salt: bytes, iterations: int) -> bytes:

@@ -119,7 +119,8 @@ class Strict:
         disorder: commands that were right and not in their place.
         commands: every line that was read as a command, or in an AUTH exchange.
         transactions: in order.
-        raw: parameters, and whole lines, that are the caller's own affair.
+        raw: parameters, and whole lines, that are the caller's own affair: a raw BODY=7BIT for content
+            that is not, for one, goes out as it was given.
         header: octets of a PROXY header that must come first.
         by_hand: the caller says MAIL and RCPT himself, so whether they fit together is his affair.
         closed: it said 221 or 421.
@@ -387,7 +388,7 @@ class Strict:
             if b"BODY=BINARYMIME" not in options:
                 self._check_lines(content)
             eight = {b"BODY=8BITMIME", b"BODY=BINARYMIME", b"SMTPUTF8"} & options
-            if not content.isascii() and not eight:
+            if not content.isascii() and not eight and b"BODY=7BIT" not in self.raw:
                 self._complain("8-bit octets, and nobody said so", content)
         accepted = len(transaction.accepted) if transaction is not None else 0
         for _ in range(accepted if self.lmtp else 1):

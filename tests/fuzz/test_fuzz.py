@@ -45,6 +45,10 @@ SHORT = settings(
     suppress_health_check=list(HealthCheck),
 )
 
+pytestmark = pytest.mark.tells(
+    "one test logs in with many made-up secrets, which are words of other cases; each looks for its own"
+)
+
 
 @pytest.fixture(autouse=True)
 def the_loop_is_closed() -> Iterator[None]:
@@ -137,7 +141,7 @@ FAULTS: dict[str, tuple[str, str, dict[Any, dict[str, Any]]]] = {
     ),
     "a Bcc that leaves": (
         "callers",
-        "Bcc",
+        "(?i)bcc",
         {message_objects: {"_BLIND": frozenset()}},
     ),
     "two lines in a command": (
@@ -152,7 +156,7 @@ FAULTS: dict[str, tuple[str, str, dict[Any, dict[str, Any]]]] = {
     ),
     "dots that are single": (
         "bodies",
-        "single dot",
+        "single dot|no command",
         {content: {"_with_dots": _as_it_is}},
     ),
     "a bare line feed": (

@@ -1,4 +1,4 @@
-"""Where the servers come from: this machine, Debian's packages, or npm.
+"""Where the servers come from: this machine, Debian's packages, npm, or for one library PyPI.
 
 Rules of this room:
 
@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -148,13 +149,30 @@ def npm(name: str, version: str, overrides: Mapping[str, str] | None = None) -> 
     return Software(folder, version)
 
 
+def pypi(*packages: str) -> Path:
+    """A folder with packages of PyPI, for `sys.path`.
+
+    They may have to be compiled, which takes minutes, so that is done only if it is asked for.
+    """
+    folder = cache() / "-".join(("python", *packages, sys.implementation.cache_tag or ""))
+    ready = folder / ".ready"
+    if not ready.exists():
+        if not os.environ.get("INTEROP_COMPILE"):
+            raise NotToBeHad(f"{', '.join(packages)}: not here, and INTEROP_COMPILE=1 would compile them")
+        shutil.rmtree(folder, ignore_errors=True)
+        pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        _run(*pip, "--target", str(folder), *packages, patience=1800)
+        ready.touch()
+    return folder
+
+
 def _upstream(version: str) -> str:
     """`1:2.3.19.1+dfsg1-2.1` → `2.3.19.1`"""
     match = re.match(r"(?:\d+:)?([0-9A-Za-z.]+)", version)
     return match[1] if match is not None else version
 
 
-def _run(*command: str, cwd: Path | None = None, may_fail: bool = False) -> str:
+def _run(*command: str, cwd: Path | None = None, may_fail: bool = False, patience: float = PATIENCE) -> str:
     try:
         done = subprocess.run(
             command,
@@ -162,7 +180,7 @@ def _run(*command: str, cwd: Path | None = None, may_fail: bool = False) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=patience,
             env={**os.environ, "LC_ALL": "C.UTF-8"},
         )
     except FileNotFoundError:

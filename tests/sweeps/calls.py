@@ -148,6 +148,8 @@ class Desk:
         except BaseException as error:
             # A send says so on whatever passes through it, so this has to be there.
             self.note(number, Told(error.outcomes, error.delivery, error))  # type: ignore[attr-defined]
+            if not self.played.told[number].outcomes:
+                self.not_begun(number)  # it came not so far that the headers were read
             if not isinstance(error, Exception):
                 raise
         else:
@@ -166,12 +168,12 @@ class Desk:
 
     def not_begun(self, number: int) -> None:
         """Nobody said anything about it, so nothing of it may have left."""
-        if number not in self.played.told:
-            outcomes = [
+        told = self.played.told.setdefault(number, Told((), Delivery.NOT_SENT, SMTPException()))
+        if not told.outcomes and told.delivery is Delivery.NOT_SENT:
+            told.outcomes = [
                 RecipientOutcome(address(name, number), Delivery.NOT_SENT, None)
                 for name in self.scenario.names()
             ]
-            self.note(number, Told(outcomes, Delivery.NOT_SENT, SMTPException()))
 
     def beside(self, number: int) -> None:
         """Somebody else sends this one."""

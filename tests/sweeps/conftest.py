@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from .figures import SEED, TORTURE, line_of
+from .figures import ONE_IN, SEED, TORTURE, line_of
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -19,6 +19,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                     sums.setdefault(str(counts.pop("sweep")), Counter()).update(counts)
     if not sums:
         return
-    terminalreporter.section("sweeps, every place" if TORTURE else f"sweeps, a sample (seed {SEED})")
+    places = "every place" if ONE_IN == 1 else f"one place in {ONE_IN} (seed {SEED})"
+    terminalreporter.section(f"sweeps, {places}" if TORTURE else f"sweeps, a sample (seed {SEED})")
     for sweep, counts in sorted(sums.items()):
         terminalreporter.write_line(line_of(sweep, counts))

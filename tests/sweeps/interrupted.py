@@ -163,8 +163,9 @@ async def _converse(played: Interrupted, trial: Interruption, desk: Desk) -> Non
         desk.smtp.close()
     if desk.pool is not None:
         await desk.pool.close()
-        if desk.pool.stats()[:5] != (0, 0, 0, 0, 0):
-            played.left.append(f"in the pool: {desk.pool.stats()}")
+        lender = desk.pool._lender
+        if desk.pool.stats()[:5] != (0, 0, 0, 0, 0) or (lender is not None and lender._trial.locked()):
+            played.left.append(f"in the pool: {desk.pool.stats()}, {lender and lender._trial}")
     await pause()
 
 

@@ -317,14 +317,17 @@ def facts_of(played: Played, number: int, name: str) -> Facts:
     heard = told.heard if told is not None else None
     for which, conversation in enumerate(played.post.connections):
         line = conversation.line
-        if _mail_of(number) in line.written:  # what was said to an attempt before this one is forgotten
+        begun = line.written.rfind(_mail_of(number))
+        if begun >= 0:  # what was said to an attempt before this one is forgotten
             yes = no = left = strange = farewell = False
-        left = left or bool(ends_of(bytes(line.written), number))
+        left = left or any(end > begun for end in ends_of(bytes(line.written), number))
+        mails = [slot.number for slot in conversation.slots if (slot.verb, slot.message) == ("MAIL", number)]
+        newest = max(mails, default=0)  # a message that BDAT was refused for goes by DATA then
         until = _last_words(conversation)
         if heard is not None:
             until = min(until, heard[which] if which < len(heard) else 0)
         for slot in conversation.slots:
-            if slot.message != number or slot.verb == "RSET":
+            if slot.message != number or slot.verb == "RSET" or slot.number < newest:
                 continue
             mine = not slot.names or name in slot.names
             for said in slot.said:

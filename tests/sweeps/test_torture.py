@@ -11,11 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from aiosmtpclient import SMTPException, SMTPPool
+from aiosmtpclient import SMTPException, SMTPPool, dialling
 from aiosmtpclient.chunking import VERDICTS
+from aiosmtpclient.connection import Connection
+from aiosmtpclient.delivery import Ledger
 
 from .blows import LOOP, TRANSPORT, Anvil, Blow, falling, most_ways
 from .cable import ClientEnd
@@ -26,7 +29,7 @@ from .post import Network, Post
 from .scenarios import TIMEOUTS, Scenario
 from .trial import AFTER, FIRST, Played, Trial, left_behind, messages, one, pause
 
-SHARE = 12
+SHARE = 24
 DIALOGUES = [
     Scenario("message", "off"),
     Scenario("off", "off"),
@@ -177,3 +180,37 @@ def test_whichever_call_fails_a_pool_goes_on(scenario: Scenario, record_property
         for nth in sample(range(1, calls + 1), SHARE, (scenario, way)):
             figures.strike(scenario, Blow(nth, way), converse_by_pool)
     figures.settle(record_property)
+
+
+# -- it bites --------------------------------------------------------------------------------
+
+
+def shows_what_the_system_says() -> Any:
+    return mock.patch.object(dialling, "_connect_error", lambda error, *_: error)
+
+
+def says_nothing_of_the_message() -> Any:
+    return mock.patch.object(Ledger, "stamp", return_value=None)
+
+
+def keeps_what_it_could_not_finish() -> Any:
+    return mock.patch.object(Connection, "_leave", return_value=None)
+
+
+# Who is stuck is thrown away as it is.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("mistake", "kinds"),
+    [
+        (shows_what_the_system_says, {"foreign"}),
+        (says_nothing_of_the_message, {"mispaired"}),
+        (keeps_what_it_could_not_finish, {"hang"}),
+    ],
+)
+def test_a_client_with_this_mistake_is_found_out(mistake: Callable[[], Any], kinds: set[str]) -> None:
+    figures = Torture("torture")
+    with mistake():
+        for nth in range(1, 60):
+            figures.strike(DIALOGUES[0], Blow(nth))
+    figures.close()
+    assert kinds <= set(figures.counts)

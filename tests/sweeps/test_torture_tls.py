@@ -1,8 +1,8 @@
 """Torture, with real sockets: the n-th call of transport, loop or `ssl` fails, from dialling to QUIT.
 
-STARTTLS and a login, TLS from the first octet with a pool, and the blocking classes: what is raised
-is an error of our tree, what was told of each message is what the server knows, and after the blow
-the next message arrives. How the calls are counted, and how they fail, is in `blows`.
+STARTTLS and a login, and TLS from the first octet with a pool: what is raised is an error of our
+tree, what was told of each message is what the server knows, and after the blow the next message
+arrives. How the calls are counted, and how they fail, is in `blows`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .figures import Figures, sample
 from .judge import Judgement, Problem
 from .trial import left_behind, pause
 
-SHARE = 16
+SHARE = 24
 LAST = 4
 PATIENCE = 1.0
 """Seconds in which a thread has made a context, on however slow a machine."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 from interop.packages import Software, debian
@@ -125,6 +126,7 @@ class _Dovecot(RealServer):
         "plain login cram-md5 digest-md5 scram-sha-1 scram-sha-256 xoauth2 oauthbearer external"
     )
     relay_port = 0
+    environment: Mapping[str, str] = MappingProxyType({})
 
     def find(self) -> Software:
         packages = ("dovecot-core", self.package) if self.package else ("dovecot-core",)
@@ -166,7 +168,7 @@ class _Dovecot(RealServer):
             argv,
             self.folder,
             self.port,
-            environment=self.software.environment,
+            environment={**self.software.environment, **self.environment},
             as_root=self.software.unpacked,  # dropped once its files are in /usr
         )
 
