@@ -307,7 +307,7 @@ def test_smtplibs_arguments_are_a_context_or_files_but_not_both(ca: trustme.CA, 
     ca.issue_cert("client.example.com").private_key_and_cert_chain_pem.write_to_path(both)
 
     assert tls.given_context(None, None, context) is context
-    assert tls.given_context(None, None, None).verify_mode is ssl.CERT_REQUIRED
+    assert tls.given_context(None, None, None) is None
     for files in ((None, both), (both, None), (both, both)):
         with pytest.raises(ValueError, match=r"^keyfile and certfile go into the context that is given$"):
             tls.given_context(*files, context)
