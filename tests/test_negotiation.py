@@ -204,9 +204,10 @@ def test_without_a_host_name_the_service_is_the_one_on_this_machine(kerberos) ->
 @pytest.mark.parametrize(
     ("platform", "installed", "there"),
     [
-        ("linux", {"spnego", "gssapi"}, True),
-        ("linux", {"spnego"}, False),
-        ("linux", {"gssapi"}, False),
+        ("linux", {"spnego", "gssapi", "krb5"}, True),
+        ("linux", {"spnego", "gssapi"}, False),
+        ("linux", {"spnego", "krb5"}, False),
+        ("linux", {"gssapi", "krb5"}, False),
         ("win32", {"spnego"}, True),
         ("win32", set(), False),
     ],

@@ -306,11 +306,11 @@ def test_smtplibs_arguments_are_a_context_or_files_but_not_both(ca: trustme.CA, 
     both, context = tmp_path / "both.pem", tls.default_context()
     ca.issue_cert("client.example.com").private_key_and_cert_chain_pem.write_to_path(both)
 
-    assert tls.context_of(None, None, context) is context
-    assert tls.context_of(None, None, None).verify_mode is ssl.CERT_REQUIRED
+    assert tls.given_context(None, None, context) is context
+    assert tls.given_context(None, None, None) is None
     for files in ((None, both), (both, None), (both, both)):
         with pytest.raises(ValueError, match=r"^keyfile and certfile go into the context that is given$"):
-            tls.context_of(*files, context)
+            tls.given_context(*files, context)
 
 
 @pytest.fixture
@@ -326,7 +326,7 @@ def test_files_in_place_of_a_context_are_deprecated_and_loaded(
     ca: trustme.CA, files: tuple[str, str]
 ) -> None:
     with pytest.warns(DeprecationWarning, match=r"^keyfile and certfile are deprecated: pass a context$"):
-        context = tls.context_of(*files, None)
+        context = tls.given_context(*files, None)
     server = server_context(ca.issue_cert(HOST))
     server.verify_mode = ssl.CERT_REQUIRED
     ca.configure_trust(server)
@@ -336,7 +336,7 @@ def test_files_in_place_of_a_context_are_deprecated_and_loaded(
 
 def test_files_in_place_of_a_context_are_deprecated_where_they_are_passed(files: tuple[str, str]) -> None:
     def method() -> ssl.SSLContext:
-        return tls.context_of(*files, None)
+        return tls.given_context(*files, None)
 
     with pytest.warns(DeprecationWarning, match="pass a context") as warned:
         method()
