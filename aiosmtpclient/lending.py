@@ -126,14 +126,21 @@ class Lender:
             else:
                 self._carry_out(self.slots.withdraw(ticket, self.loop.time()))
             if limit.expired() and isinstance(error, TimeoutError):
-                text = f"no connection became free within acquire_timeout={timeout:g}, for "
-                raise SMTPPoolError(
-                    f"{text}{self._name} {self.slots!r}; raise that, or max_connections"
-                ) from self._last_error
+                raise self._too_late(timeout) from self._last_error
             raise
         finally:
             ticket.tenant = None
             del future  # an error in it has this frame in its traceback: no cycle
+
+    def _too_late(self, timeout: float | None) -> SMTPPoolError:
+        text = (
+            f"no connection became free within acquire_timeout={timeout:g}, for {self._name} {self.slots!r}"
+        )
+        if self._last_error is not None:
+            return SMTPPoolError(f"{text}; the last attempt to make one ended like this: {self._last_error}")
+        if self._pace is not None and self._pace.holds:
+            return SMTPPoolError(f"{text}; rate_limit holds the messages that have them")
+        return SMTPPoolError(f"{text}; raise that, or max_connections")
 
     def give_back(self, slot: Slot, *, alone: bool, unused: bool = False) -> None:
         """Say that a connection is not needed any more."""

@@ -49,6 +49,11 @@ class Pace:
         self._bucket = Bucket(limit)
         self._turn = asyncio.Lock()  # first come, first served
 
+    @property
+    def holds(self) -> bool:
+        """Some message waits here now."""
+        return self._turn.locked()
+
     async def wait(self) -> None:
         """Wait until the next message may leave. It must leave now."""
         async with self._turn:

@@ -139,7 +139,7 @@ class Limits(NamedTuple):
     depth: int = 1
 
 
-FIRST_DELAY, LONGEST_DELAY = 0.1, 30.0
+FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
 """Seconds before a connection is tried again: doubled after each failure, up to the second."""
 ALONE = 1 << 20
 """What somebody who wants a connection for himself has under way on it: more than anybody may."""

@@ -206,6 +206,22 @@ async def test_who_waits_in_vain_is_told_why_nothing_could_be_opened() -> None:
             with pytest.raises(SMTPPoolError) as caught:
                 await pool.sendmail(SENDER, TO, BODY)
             assert isinstance(caught.value.__cause__, SMTPException)
+            assert str(caught.value).endswith(
+                f"the last attempt to make one ended like this: {caught.value.__cause__}"
+            )
+            assert "max_connections" not in str(caught.value)  # which would not help
+
+
+async def test_who_waits_in_vain_for_those_that_the_rate_holds_is_told_so() -> None:
+    async with MailServer() as server:
+        async with pool_of(server, acquire_timeout=0.3, rate_limit=0.01) as pool:
+            await send(pool)
+            held = asyncio.create_task(send(pool))
+            await asyncio.sleep(0)  # it has the connection now
+            with pytest.raises(SMTPPoolError, match="; rate_limit holds the messages that have them"):
+                await pool.sendmail(SENDER, TO, BODY)
+            held.cancel()
+            await asyncio.gather(held, return_exceptions=True)
 
 
 async def test_no_more_wait_than_may() -> None:

@@ -138,9 +138,10 @@ def _add_pool_options(parser: Parser) -> None:
     group.add_argument(
         "--retries",
         type=_natural,
-        default=2,
+        default=10,
         metavar="N",
-        help="try again so often what was not sent (default: %(default)s)",
+        help="try again so often what was not sent, and to connect: 10 outlast about twenty seconds "
+        "without a server (default: %(default)s)",
     )
     group.add_argument(
         "--pipelining",

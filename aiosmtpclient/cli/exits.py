@@ -64,7 +64,7 @@ exit codes:
   76   the server broke the protocol
   77   the server refused the credentials
   78   TLS could not be had as asked, or a certificate was not accepted
-  130  interrupted
+  130  interrupted, and nothing is unknown
 With several messages the worst: everything is worse than 0, then 75, then by number.
 """
 

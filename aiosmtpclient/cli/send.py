@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import email.policy
 import json
+import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -96,6 +97,10 @@ def run(arguments: argparse.Namespace) -> Exit:
     sending = Sending(client, arguments)
     try:
         asyncio.run(sending.send(files))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        complain("interrupted")
+        # What somebody has to look at counts more than that it was cut short.
+        return Exit.IOERR if sending.unknown else Exit.INTERRUPTED
     finally:
         transcript.end()
     return worst(sending.codes)
@@ -152,17 +157,23 @@ class Sending:
 
     Attributes:
         codes: what to exit with after each message.
+        unknown: it was interrupted, and nobody knows whether a message arrived.
     """
 
     def __init__(self, client: AsyncSMTP, arguments: argparse.Namespace) -> None:
         self.codes: list[Exit] = []
+        self.unknown = False
         self._client = client
         self._arguments = arguments
         self._hopeless: Exception | None = None
 
     async def send(self, files: Iterable[str]) -> None:
         """Send the messages, and print the account of each as soon as it is known."""
+        task = asyncio.current_task()
+        assert task is not None
         async with contextlib.AsyncExitStack() as stack:
+            with contextlib.suppress(NotImplementedError):  # Windows; a system that goes down says SIGTERM
+                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
             stack.push_async_exit(self._client)
             waiting = list(files)
             try:
@@ -183,7 +194,9 @@ class Sending:
             account = Account.of_error(file, error, recipients)
         except asyncio.CancelledError as interrupted:
             # What is known is stamped on it; whoever pressed Ctrl-C wants to know it too.
-            self._print(Account.of_error(file, interrupted, recipients))
+            account = Account.of_error(file, interrupted, recipients)
+            self.unknown = account.delivery is Delivery.UNKNOWN
+            self._print(account)
             raise
         self._report(account)
 
