@@ -213,7 +213,7 @@ def test_ctrl_c_ends_the_process_with_an_account(tmp_path: Path) -> None:
         with command(arguments, stdout=subprocess.PIPE) as process:
             running.append(process)
             out, err = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == 74
     assert f"{letter}: unknown\n  unknown   bob@example.org" in out.decode()
     assert err == b"aiosmtpclient: interrupted\n"
 
