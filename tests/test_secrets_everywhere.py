@@ -64,7 +64,7 @@ def let_out(folder: Path, *arguments: object) -> tuple[int, str]:
         env={
             **os.environ,
             "PYTHONASYNCIODEBUG": "1",
-            "LOOPS": "asyncio,uvloop",  # both in debug mode
+            "LOOPS": "asyncio",  # in debug mode
             "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
             "TOLD_FILE": str(book),
         },

@@ -32,7 +32,7 @@ STREAMS = [
     BEHAVIOURS["stops in the middle of the answer"],
     BEHAVIOURS["says nothing"],
 ]
-MANY = [one for one in SCENARIOS if one.recipients == 3]
+MANY = [one for one in SCENARIOS if one.recipients == 3][:: 1 if TORTURE else 2]
 
 
 def account(played: Played) -> list[object]:
