@@ -146,12 +146,12 @@ class Lender:
         """Say that a connection is not needed any more."""
         if client_of(slot).unfit:
             self.slots.spoil(slot)
-        alone = alone or not self.shared
-        actions = self.slots.give_back(slot, self.loop.time(), alone=alone, unused=unused)
+        alone, now = alone or not self.shared, self.loop.time()
+        actions = self.slots.give_back(slot, now, alone=alone, unused=unused)
         if actions:
             self._carry_out(actions)
-        else:
-            self._set_timer()
+        elif self._timer is None or self.slots.wanted or self._timer.when() > now + self.slots.limits.idle:
+            self._set_timer()  # mostly it is set to something that comes first
 
     def too_many(self, slot: Slot) -> None:
         """A server said so on an open connection."""
@@ -355,7 +355,8 @@ _WORK = {Do.OPEN: Lender._open, Do.CHECK: Lender._check, Do.CLOSE: Lender._leave
 
 def client_of(slot: Slot) -> PooledSMTP:
     """The client that lives there."""
-    return cast(PooledSMTP, slot.tenant)
+    client: PooledSMTP = slot.tenant  # no cast(): this is called for each message, several times
+    return client
 
 
 def _usable(slot: Slot, idle: float) -> bool:

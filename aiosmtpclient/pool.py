@@ -21,7 +21,7 @@ import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from email.message import Message
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack, cast
@@ -299,8 +299,7 @@ class SMTPPool(Mailing):
 
     # -- lending ---------------------------------------------------------------------------------
 
-    @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[AsyncSMTP]:
+    def connection(self) -> AbstractAsyncContextManager[AsyncSMTP]:
         """A connection for yourself, for as long as the block runs.
 
         What the block leaves open is reset. If it logs in, starts TLS or closes the connection,
@@ -310,18 +309,7 @@ class SMTPPool(Mailing):
             SMTPPoolError: none became free in time.
             SMTPException: none could be opened.
         """
-        slot = await self._borrow(alone=True)
-        client = client_of(slot)
-        client.lend()
-        try:
-            yield client
-            await client.take_back()
-        except BaseException:
-            client.give_up()
-            raise
-        finally:
-            slot.messages += max(0, client.carried - 1)
-            self._give_back(slot, alone=True)
+        return _Loan(self)
 
     async def _borrow(self, *, alone: bool = False, patient: bool = False) -> Slot:
         lender = self._here()
@@ -402,6 +390,37 @@ class SMTPPool(Mailing):
         with contextlib.suppress(RuntimeError):  # its loop is closed, and took the sockets with it
             for client in connected:
                 lender.loop.call_soon_threadsafe(client.drop)
+
+
+class _Loan(AbstractAsyncContextManager[AsyncSMTP]):
+    """`async with` borrows a connection. No generator, which would be a good part of the price."""
+
+    __slots__ = ("_pool", "_slot")
+
+    def __init__(self, pool: SMTPPool) -> None:
+        self._pool = pool
+
+    async def __aenter__(self) -> AsyncSMTP:
+        self._slot = await self._pool._borrow(alone=True)
+        client = client_of(self._slot)
+        client.lend()
+        return client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        client = client_of(self._slot)
+        try:
+            if kind is None:
+                await client.take_back()
+            else:
+                client.give_up()
+        except BaseException:
+            client.give_up()
+            raise
+        finally:
+            self._slot.messages += max(0, client.carried - 1)
+            self._pool._give_back(self._slot, alone=True)
 
 
 def _positive(value: float | None, name: str) -> float:

@@ -31,7 +31,7 @@ import enum
 import math
 import random
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class State(enum.Enum):
@@ -61,7 +61,7 @@ class Slot:
     __slots__ = ("expires", "load", "messages", "most", "over", "since", "state", "tenant", "young")
 
     def __init__(self) -> None:
-        self.tenant: object = None
+        self.tenant: Any = None
         self.state = State.OPENING
         self.load = 0
         self.messages = 0
@@ -208,6 +208,11 @@ class Slots:
     def all(self) -> list[Slot]:
         """Every connection that counts."""
         return list(self._slots)
+
+    @property
+    def wanted(self) -> bool:
+        """Somebody waits for a connection."""
+        return bool(self._waiting)
 
     @property
     def empty(self) -> bool:
