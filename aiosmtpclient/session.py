@@ -287,6 +287,9 @@ class Session:
     def _completed(self, step: Step, last: Reply) -> None:
         if step.content is not None and not step.ended:
             self.phase = Phase.CLOSING  # the server is still reading: a command would be content
+        elif step.uncertain:
+            text = f"{self.peer} answered so that nobody knows whom its next reply is for"
+            self.fail(SMTPServerDisconnected(text, last_reply=self.last_reply))
         elif last.code != 421 and not self._owing:
             self.phase = step.then
 

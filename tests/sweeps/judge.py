@@ -161,6 +161,10 @@ def _message(played: Played, number: int, told: Told) -> tuple[list[Problem], in
             wanted.append(REFUSED)
         if isinstance(told.error, asyncio.CancelledError) and (facts.no or not facts.left):
             wanted.append(NOT_SENT)  # a no may come with the cancellation, or belong to another attempt
+        if _behind_chunks(played) and not facts.left:
+            wanted.append(NOT_SENT)  # behind a refused chunk nobody knows whom a reply is for
+        if _out_of_sight(played) and not facts.left:
+            wanted.append(UNKNOWN)  # what leaves inside TLS for a server that is gone, nobody reads
         if outcome.delivery is NOT_SENT and facts.taken:
             problems.append(Problem("wrong class", f"message {number}, {name}: not sent, and taken"))
         if outcome.delivery not in wanted:
@@ -172,6 +176,18 @@ def _message(played: Played, number: int, told: Told) -> tuple[list[Problem], in
     problems += _whole(number, told)
     problems += _in_time(number, told)
     return problems, shifted
+
+
+def _behind_chunks(played: Played) -> bool:
+    """In LMTP a chunk may have been refused, and behind it stands the envelope of another message."""
+    scenario = played.trial.scenario
+    return scenario.lmtp and scenario.at_once and scenario.chunking != "off" and bool(played.trial.behaviour)
+
+
+def _out_of_sight(played: Played) -> bool:
+    """The server ended a connection inside TLS: how much the client had written by then is not known."""
+    trial = played.trial
+    return getattr(trial, "security", "plain") != "plain" and trial.behaviour.endswith("goes")
 
 
 def expected(facts: Facts) -> list[Delivery]:
