@@ -123,7 +123,7 @@ def test_a_line_that_ends_is_the_same_however_its_last_words_are_cut(
 
 
 def test_behind_a_refused_chunk_in_lmtp_no_reply_is_taken_for_another_messages() -> None:
-    """How many replies the last chunk then earns nobody knows; those behind it came in one segment with them."""
+    """Nobody knows how many replies the last chunk then earns, and all came in one segment."""
     scenario = Scenario("stream", "eager", lmtp=True, size="pieces")
     figures = Figures("chunks")
     trial = Trial(scenario, behaviour="refuses with C1 controls in the text", place=8, cutting="joined")
