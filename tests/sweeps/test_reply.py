@@ -12,12 +12,12 @@ from __future__ import annotations
 import pytest
 
 from .behaviours import IDLE, REPLIES
-from .figures import Figures, sample
+from .figures import TORTURE, Figures, sample
 from .scenarios import SCENARIOS, Scenario, refusing
 from .trial import FIRST, Trial
 
 SHARE = 40
-EVERY = SCENARIOS + refusing(SCENARIOS)
+EVERY = (SCENARIOS + refusing(SCENARIOS))[:: 1 if TORTURE else 2]
 
 
 @pytest.mark.timeout(1800)
