@@ -141,7 +141,8 @@ def _is_rereadable(file: Readable) -> TypeGuard[_Rereadable]:
     if seekable is None or not seekable():
         return False
     try:
-        return stat.S_ISREG(os.fstat(file.fileno()).st_mode)  # type: ignore[attr-defined]  # caught
+        # What has no fileno is caught.
+        return stat.S_ISREG(os.fstat(file.fileno()).st_mode)  # type: ignore[attr-defined]  # see above
     except (AttributeError, TypeError, OSError):
         return True  # a file in memory, or in an archive
 

@@ -77,7 +77,7 @@ async def send(
     except asyncio.CancelledError as error:
         if result is None:
             if known[0] is not None:  # cancelled at the QUIT behind an error: what that said still holds
-                error.delivery, error.outcomes = known  # type: ignore[attr-defined]  # as `stamp` does
+                error.delivery, error.outcomes = known  # type: ignore[attr-defined]  # any exception has room, as in `stamp`
             raise
         cancel_later(asyncio.get_running_loop())  # cancelled at QUIT: the message was accepted all the same
     return result

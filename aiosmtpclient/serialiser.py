@@ -314,7 +314,7 @@ def refuse_broken_field(name: str, value: object) -> None:
 def _folded(name: str, value: object, policy: Policy[Message]) -> bytes:
     """Return the field as the standard library writes it, with the checks that its version makes."""
     alone = _HeaderAlone(policy)
-    alone._headers = [(name, value)]  # type: ignore[attr-defined]  # likewise
+    alone._headers = [(name, value)]  # type: ignore[attr-defined]  # a setter would parse it
     return _flattened(alone, policy).removesuffix(b"\r\n")
 
 
@@ -379,7 +379,8 @@ def _text_of(node: Any) -> str:
 def twin_of(part: Message, fields: Iterable[Field] | None = None) -> Message:
     """Return a copy of one node of a message: its header can be changed, its payload is shared."""
     twin = copy.copy(part)
-    twin._headers = list(part.raw_items() if fields is None else fields)  # type: ignore[attr-defined]
+    raw = part.raw_items() if fields is None else fields
+    twin._headers = list(raw)  # type: ignore[attr-defined]  # a setter would parse them
     return twin
 
 

@@ -278,16 +278,18 @@ class Session:
             self._unexpected(reply)
             return
         step.received.append(reply)
+        cut_short = False
         if step.count is not None:
-            step.owed = step.count(step.received)
+            before, step.owed = step.owed, step.count(step.received)
+            cut_short = len(step.received) == step.owed < before
         if len(step.received) == step.owed or reply.code == 421:
             complete.append(self._owing.pop(0))
-            self._completed(step, reply)
+            self._completed(step, reply, cut_short)
 
-    def _completed(self, step: Step, last: Reply) -> None:
+    def _completed(self, step: Step, last: Reply, cut_short: bool = False) -> None:
         if step.content is not None and not step.ended:
             self.phase = Phase.CLOSING  # the server is still reading: a command would be content
-        elif step.uncertain:
+        elif cut_short:
             text = f"{self.peer} answered so that nobody knows whom its next reply is for"
             self.fail(SMTPServerDisconnected(text, last_reply=self.last_reply))
         elif last.code != 421 and not self._owing:

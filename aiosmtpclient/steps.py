@@ -59,8 +59,8 @@ class Step:
         content: a message's content to write behind `data`, with its end.
         chunked: the content leaves by BDAT, as it is: a size before it, and no dot behind it.
         lines: how many of the replies answer commands. Those behind them answer the content.
-        count: called with the replies so far; says how many are owed after all.
-        uncertain: even so nobody knows it, and what comes behind those is nobody's answer.
+        count: called with the replies so far; says how many are owed after all. If those are all that
+            came, though more could be, nobody knows: what comes behind them is nobody's answer.
         seven_bit: octets over 127 in content that is read while it is sent are an error.
         on_end: call this just before that end is handed to the transport.
         ended: it was: what comes from now on answers the content. What came before ends the
@@ -76,7 +76,7 @@ class Step:
     __slots__ = (
         "answer", "ask", "challenge", "chunked", "content", "count", "data", "during", "ended",
         "handshake", "last", "lines", "masked", "on_end", "owed", "patience", "progress", "received",
-        "seven_bit", "then", "uncertain", "verbs",
+        "seven_bit", "then", "verbs",
     )  # fmt: skip
 
     def __init__(
@@ -107,7 +107,6 @@ class Step:
         self.chunked = chunked
         self.lines = (owed if content is None else 0) if lines is None else lines
         self.count = count
-        self.uncertain = False
         self.seven_bit = seven_bit
         self.on_end = on_end
         self.progress = progress

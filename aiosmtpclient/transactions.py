@@ -184,9 +184,7 @@ def _owed_by_lmtp(step: Step, recipients: int, received: Sequence[Reply]) -> int
         refused = sum(reply.code >= 400 for reply in received[lines - recipients : lines])
         return lines + max(1, recipients - refused)
     if known == lines + 1 and received[lines].code in _NOT_IMPLEMENTED:
-        # That is the command's, and there is no content which others could answer; or it is the first one's.
-        step.uncertain = step.owed > known
-        return known
+        return known  # that is the command's, and there is no content which others could answer
     return step.owed
 
 
@@ -236,11 +234,10 @@ def _owed_by_chunks(step: Step, received: Sequence[Reply]) -> int:
     known = len(received)
     if known > step.lines + 1:  # asked at every reply, and what is behind this one changes nothing
         return step.owed
+    if _bad_chunk(step) is not None:
+        return known
     unknown = known > step.lines and received[-1].code in _NOT_IMPLEMENTED
-    if _bad_chunk(step) is None and not unknown:
-        return step.owed
-    step.uncertain = step.ended and step.owed > known
-    return known
+    return known if unknown else step.owed
 
 
 def _leave_chunks(transaction: Transaction, step: Step, bad: Reply) -> Generator[Step, list[Reply], None]:

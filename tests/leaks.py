@@ -15,6 +15,26 @@ from pathlib import Path
 
 TESTS = str(Path(__file__).parent)
 SERVERS = os.sep + os.path.join("aiosmtpclient", "testing") + os.sep
+LEAKING = """
+def local(password):
+    raise ValueError("no")
+
+
+def text(password):
+    try:
+        raise ValueError(password)
+    finally:
+        password = ""
+
+
+def hidden(password):
+    try:
+        raise ValueError(password)
+    except ValueError:
+        password = ""
+        raise KeyError("no") from None
+"""
+"""A module `leaking`, which is not of the tests: what leaks from it is found, or the search is none."""
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

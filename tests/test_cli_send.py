@@ -399,6 +399,21 @@ def test_an_interruption_leaves_an_account_of_every_message(
     assert captured.err == "aiosmtpclient: interrupted\n"
 
 
+def test_an_interruption_does_not_hide_that_an_earlier_message_is_unknown(
+    letter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def interrupt(conversation: Conversation) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await conversation.gone.wait()
+
+    with ScriptedServer([*to_content(), expect_content(), drop()], [greeting(), "EHLO", interrupt]) as server:
+        assert main(["send", "--port", str(server.port), str(letter), str(letter)]) == 74
+    assert [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()][::2] == [
+        "unknown",
+        "not sent",
+    ]
+
+
 def test_ctrl_c_is_an_error_in_json_too(letter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def interrupt(conversation: Conversation) -> None:
         os.kill(os.getpid(), signal.SIGINT)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from leaks import LEAKING
 
 pytest_plugins = "pytester"
 TESTS = Path(__file__).parent
@@ -89,18 +90,6 @@ def test_a_password_that_was_refused():
 def test_a_password_of_a_client():
     AsyncSMTP("host", username="user", password="hunter-two")
     print("hunter-two")
-"""
-LEAKING = """
-def local(password):
-    raise ValueError("no")
-
-
-def hidden(password):
-    try:
-        raise ValueError(password)
-    except ValueError:
-        password = ""
-        raise KeyError("no") from None
 """
 DISCREET = """
 import logging, sys

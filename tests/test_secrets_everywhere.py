@@ -21,7 +21,7 @@ import test_tokens
 import test_urls
 import test_wire_rules_auth
 import test_wire_rules_tokens
-from leaks import leaks
+from leaks import LEAKING, leaks
 
 TESTS = Path(__file__).parent
 SECRETS = {
@@ -135,25 +135,6 @@ async def test_a_future():
 
 def test_printed():
     sys.__stdout__.write(SECRET + chr(10))
-"""
-LEAKING = """
-def local(password):
-    raise ValueError("no")
-
-
-def text(password):
-    try:
-        raise ValueError(password)
-    finally:
-        password = ""
-
-
-def hidden(password):
-    try:
-        raise ValueError(password)
-    except ValueError:
-        password = ""
-        raise KeyError("no") from None
 """
 
 

@@ -8,7 +8,6 @@ import gc
 import io
 import logging
 import os
-import signal
 import smtplib
 import socket
 import ssl
@@ -21,6 +20,7 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
+from wire import Left, press_ctrl_c
 
 from aiosmtpclient import (
     LMTP,
@@ -41,7 +41,7 @@ from aiosmtpclient import (
 from aiosmtpclient.classic import SocketView
 from aiosmtpclient.debug import Watcher
 from aiosmtpclient.message import Body
-from aiosmtpclient.testing import CertificateAuthority, Conversation, MailServer, ScriptedServer
+from aiosmtpclient.testing import CertificateAuthority, MailServer, ScriptedServer
 from aiosmtpclient.testing.scripted import Step, ehlo, expect_content, greeting, read_all, stall
 
 BODY = b"Subject: hello\r\n\r\nHello.\r\n"
@@ -62,26 +62,6 @@ def smtp(server: MailServer) -> Iterator[SMTP]:
 
 def send(smtp: SMTP, body: bytes = BODY) -> None:
     assert smtp.sendmail("a@b.test", "c@d.test", body) == {}
-
-
-def press_ctrl_c(_: Conversation) -> asyncio.Future[None]:
-    """A step of a script: the client's user loses patience."""
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-    return asyncio.sleep(0)  # type: ignore[return-value]
-
-
-class Left:
-    """A step of a script: wait until the client closes, and tell the test so."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    async def __call__(self, conversation: Conversation) -> None:
-        await conversation.expect_eof()
-        self._event.set()
-
-    def wait(self) -> bool:
-        return self._event.wait(10)
 
 
 # -- connecting

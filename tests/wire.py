@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
@@ -151,3 +153,28 @@ def verbs(octets: bytes) -> list[str]:
 def every(*groups: Iterable[Step]) -> list[Step]:
     """One script out of several."""
     return [step for group in groups for step in group]
+
+
+def press_ctrl_c(_: Conversation) -> asyncio.Future[None]:
+    """A step of a script: the client's user loses patience."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    return asyncio.sleep(0)  # type: ignore[return-value]
+
+
+class Left:
+    """A step of a script: wait until the client closes, which says nothing more, and tell the test so.
+
+    Args:
+        whatever: it may say more.
+    """
+
+    def __init__(self, *, whatever: bool = False) -> None:
+        self._event = threading.Event()
+        self._whatever = whatever
+
+    async def __call__(self, conversation: Conversation) -> None:
+        await (conversation.read_all() if self._whatever else conversation.expect_eof())
+        self._event.set()
+
+    def wait(self) -> bool:
+        return self._event.wait(10)

@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> Exit:
     except (KeyboardInterrupt, asyncio.CancelledError):
         complain("interrupted")
         # What somebody has to look at counts more than that it was cut short.
-        return Exit.IOERR if sending.unknown else Exit.INTERRUPTED
+        return Exit.IOERR if Exit.IOERR in sending.codes else Exit.INTERRUPTED
     finally:
         transcript.end()
     return worst(sending.codes)
@@ -157,12 +157,10 @@ class Sending:
 
     Attributes:
         codes: what to exit with after each message.
-        unknown: it was interrupted, and nobody knows whether a message arrived.
     """
 
     def __init__(self, client: AsyncSMTP, arguments: argparse.Namespace) -> None:
         self.codes: list[Exit] = []
-        self.unknown = False
         self._client = client
         self._arguments = arguments
         self._hopeless: Exception | None = None
@@ -195,7 +193,8 @@ class Sending:
         except asyncio.CancelledError as interrupted:
             # What is known is stamped on it; whoever pressed Ctrl-C wants to know it too.
             account = Account.of_error(file, interrupted, recipients)
-            self.unknown = account.delivery is Delivery.UNKNOWN
+            if account.delivery is Delivery.UNKNOWN:
+                self.codes.append(Exit.IOERR)
             self._print(account)
             raise
         self._report(account)

@@ -181,7 +181,8 @@ def _message(played: Played, number: int, told: Told) -> tuple[list[Problem], in
 def _behind_chunks(played: Played) -> bool:
     """In LMTP a chunk may have been refused, and behind it stands the envelope of another message."""
     scenario = played.trial.scenario
-    return scenario.lmtp and scenario.at_once and scenario.chunking != "off" and bool(played.trial.behaviour)
+    in_chunks = scenario.chunking != "off" and scenario.size != "small"
+    return scenario.lmtp and scenario.at_once and in_chunks and bool(played.trial.behaviour)
 
 
 def _out_of_sight(played: Played) -> bool:

@@ -2,8 +2,10 @@
 
 Each conversation is carried out as it is said, then octet by octet, then with all that is owed
 joined into one segment, then with a pause at each single octet; the accounts must be the same to
-the last reply. Left out are the behaviours that mean something else at another time: a reply too
-many, or a 421 behind the right reply, that comes a moment later answers another command.
+the last reply. Not compared, but judged each by itself, are those in which how much is written by
+then goes by time: content in pieces, and a stream behind a wrong reply. Left out are the behaviours
+that mean something else at another time: a reply too many, or a 421 behind the right reply, that
+comes a moment later answers another command.
 """
 
 from __future__ import annotations
