@@ -164,7 +164,7 @@ def _message(played: Played, number: int, told: Told) -> tuple[list[Problem], in
         if _behind_chunks(played) and not facts.left:
             wanted.append(NOT_SENT)  # behind a refused chunk nobody knows whom a reply is for
         if _out_of_sight(played) and not facts.left:
-            wanted.append(UNKNOWN)  # what leaves inside TLS for a server that is gone, nobody reads
+            wanted.append(UNKNOWN)  # the end was written, only nobody read it
         if outcome.delivery is NOT_SENT and facts.taken:
             problems.append(Problem("wrong class", f"message {number}, {name}: not sent, and taken"))
         if outcome.delivery not in wanted:
@@ -186,9 +186,9 @@ def _behind_chunks(played: Played) -> bool:
 
 
 def _out_of_sight(played: Played) -> bool:
-    """The server ended a connection inside TLS: how much the client had written by then is not known."""
-    trial = played.trial
-    return getattr(trial, "security", "plain") != "plain" and trial.behaviour.endswith("goes")
+    """A server that falls silent reads no more, and inside TLS nobody else sees what was written to it."""
+    cut = getattr(played.trial, "cut", None)  # only a trial of the cancel sweep has one
+    return cut is not None and cut.how == "silence" and getattr(played.trial, "security", "") != "plain"
 
 
 def expected(facts: Facts) -> list[Delivery]:
