@@ -124,6 +124,8 @@ class Recipients:
             ValueError: one of them is empty, not one address, or cannot be sent without changing it.
             TypeError: one of them is not a string.
         """
+        if len(texts) == 1 and type(texts[0]) is str and _PLAIN.fullmatch(texts[0]):
+            return cls(texts, [texts[0].encode()])
         if set(map(type, texts)) == {str}:
             # Nearly all are plain, and many are read in one go as fast as a few one by one.
             joined = "\n".join(texts)

@@ -15,7 +15,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+)
 from typing import Generic, TypeVar
 
 from .delivery import Outcome
@@ -49,8 +57,11 @@ async def in_window(
     """
     run = _Run(messages, carry, window, ordered)
     try:
-        async for outcome in run.outcomes():
-            yield outcome
+        while not run.over:
+            await run.news()
+            while (outcome := run.oldest()) is not None:
+                yield outcome
+                run.make_room()
     finally:
         await run.stop()
 
@@ -61,7 +72,11 @@ class _Run(Generic[M]):
     def __init__(
         self, messages: Iterable[M] | AsyncIterable[M], carry: Carry[M], window: int, ordered: bool
     ) -> None:
-        self._each = _feed(messages)
+        # Only one of them: an asynchronous generator cannot be asked twice at a time, and to see to
+        # that has its price.
+        awaited = isinstance(messages, AsyncIterable)
+        self._each = _feed(messages) if awaited else None
+        self._at_hand: Iterator[M] = iter(()) if isinstance(messages, AsyncIterable) else iter(messages)
         self._carry = carry
         self._window = window
         self._ordered = ordered
@@ -71,7 +86,8 @@ class _Run(Generic[M]):
         self._over = False
         self._error: BaseException | None = None
         self._done: OrderedDict[int, Outcome] = OrderedDict()
-        self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._reader: asyncio.Future[None] | None = None  # whoever looks at the outcomes, while he waits
         self._room = asyncio.Event()
         self._workers = {asyncio.create_task(self._work()) for _ in range(window)}
         for worker in self._workers:
@@ -83,47 +99,81 @@ class _Run(Generic[M]):
         if error is not None:  # its message has no outcome, and nobody is to wait for that
             self._error = self._error or error
             self._over, self._ordered = True, False
-        self._news.set()
+        self._tell()
 
     async def _work(self) -> None:
-        while (taken := await self._take()) is not None:
+        while (taken := self._take() if self._each is None else await self._await(self._each)) is not None:
             outcome = await self._carry(*taken)
             self._done[outcome.index] = outcome
-            self._news.set()
+            if self._reader is not None:
+                self._tell()
             while len(self._done) >= self._window:
                 self._room.clear()
                 await self._room.wait()
 
-    async def _take(self) -> tuple[int, M] | None:
-        async with self._turn:  # an asynchronous generator cannot be asked twice at a time
+    def _take(self) -> tuple[int, M] | None:
+        """The next message and its index; None if there is none."""
+        if self._over:
+            return None
+        try:
+            for message in self._at_hand:
+                index, self._index = self._index, self._index + 1
+                return index, message
+        except BaseException as error:
+            self._fail(error)
+        self._over = True
+        return None
+
+    async def _await(self, each: AsyncIterator[M]) -> tuple[int, M] | None:
+        """The same, where messages have to be waited for."""
+        async with self._turn:
             if self._over:
                 return None
             try:
-                message = await anext(self._each)
+                message = await anext(each)
             except StopAsyncIteration:
                 self._over = True
                 return None
             except BaseException as error:
-                self._over, self._error = True, error
-                if isinstance(error, asyncio.CancelledError):
-                    raise
+                self._fail(error)
                 return None
             index, self._index = self._index, self._index + 1
             return index, message
 
-    async def outcomes(self) -> AsyncIterator[Outcome]:
-        while True:
-            self._news.clear()
-            while (outcome := self._oldest()) is not None:
-                yield outcome
-                self._room.set()
-            if not self._workers and not self._done:
-                break
-            await self._news.wait()
+    def _fail(self, error: BaseException) -> None:
+        self._over, self._error = True, error
+        if isinstance(error, asyncio.CancelledError):
+            raise error
+
+    @property
+    def over(self) -> bool:
+        """True if every outcome was looked at, and there will be no more.
+
+        Raises:
+            BaseException: what ended the run.
+        """
+        if self._workers or self._done:
+            return False
         if self._error is not None:
             raise self._error
+        return True
 
-    def _oldest(self) -> Outcome | None:
+    def _tell(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+        self._reader = None
+
+    async def news(self) -> None:
+        """Wait until there may be something new."""
+        self._reader = self._loop.create_future()
+        await self._reader
+
+    def make_room(self) -> None:
+        """An outcome was looked at: another may become known."""
+        if not self._room.is_set():
+            self._room.set()
+
+    def oldest(self) -> Outcome | None:
         """The next outcome to look at, if it is there."""
         if not self._ordered:
             return self._done.popitem(last=False)[1] if self._done else None
@@ -140,7 +190,9 @@ class _Run(Generic[M]):
             await asyncio.gather(*workers, return_exceptions=True)
         finally:
             # Also if cancelled again: nobody may take from what has been closed.
-            await self._each.aclose()
+            self._at_hand = iter(())
+            if self._each is not None:
+                await self._each.aclose()
 
 
 async def _feed(messages: Iterable[M] | AsyncIterable[M]) -> AsyncGenerator[M, None]:

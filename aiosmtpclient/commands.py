@@ -128,6 +128,26 @@ def rcpts(paths: Sequence[bytes], options: Iterable[str] = (), *, utf8: bool = F
     return b"".join([rcpt(path, options, utf8=utf8) for path in paths])
 
 
+def envelope(sender: bytes, recipients: Sequence[bytes], *, size: int | None, eightbit: bool) -> bytes | None:
+    """MAIL and every RCPT in one go, where that is simple: what `mail` and `rcpts` would say of it.
+
+    Args:
+        sender: its path; empty for the null reverse-path.
+        recipients: their paths.
+        size: octets to be declared, if any (RFC 1870).
+        eightbit: declare 8BITMIME (RFC 6152).
+
+    Returns:
+        The octets; None if a path is not plain, so that it has to be looked at more closely.
+    """
+    if not all(recipients) or b"".join((sender, *recipients)).translate(None, _PLAIN):
+        return None
+    end = b">" if size is None else b"> SIZE=%d" % size
+    if eightbit:
+        end += b" BODY=8BITMIME"
+    return b"MAIL FROM:<%b%b\r\nRCPT TO:<%b>\r\n" % (sender, end, b">\r\nRCPT TO:<".join(recipients))
+
+
 def _check_odd(path: bytes, utf8: bool) -> None:
     """Pass a path that is not plain but right all the same; refuse any other."""
     if re.fullmatch(_PATH, path) is not None:

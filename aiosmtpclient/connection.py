@@ -303,12 +303,15 @@ class Connection:
     @property
     def ready(self) -> bool:
         """True if a message may be sent here now: it is alive, and a hello was answered."""
-        session = self.session
+        session, transport = self.session, self.protocol.transport
         return (
             session.phase in _HOME
             and (self.ehlo is not None or self.helo is not None)
             and session.unclaimed is None
-            and self.alive
+            and session.failure is None
+            and session.condemned is None
+            and transport is not None
+            and not transport.is_closing()
         )
 
     @property

@@ -43,21 +43,27 @@ class Ledger:
     __slots__ = ("_astray", "_left", "_replies", "addresses", "as_a_whole", "carrier", "final")
 
     def __init__(self, addresses: Iterable[str]) -> None:
-        self.begin(addresses)
-
-    def begin(self, addresses: Iterable[str]) -> None:
-        """Start over with these recipients: nothing is known about anybody."""
-        self.addresses = tuple(addresses)
+        self.addresses = addresses if type(addresses) is tuple else tuple(addresses)
         self.carrier: int | None = None
-        self.begin_again()
-
-    def begin_again(self) -> None:
-        """Start over on the same connection: the server has forgotten this message."""
         self.final: Reply | None = None
         self.as_a_whole: Delivery | None = None
         self._left = False
         self._astray = _NOBODY
         self._replies: list[Reply | None] = [None] * len(self.addresses)
+
+    def begin(self, addresses: Iterable[str]) -> None:
+        """Start over with these recipients: nothing is known about anybody."""
+        self.addresses = tuple(addresses)
+        self.carrier = None
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """Start over on the same connection: the server has forgotten this message."""
+        self.final = None
+        self.as_a_whole = None
+        self._left = False
+        self._astray = _NOBODY
+        self._replies = [None] * len(self.addresses)
 
     @property
     def open(self) -> list[int]:
@@ -150,11 +156,6 @@ class Ledger:
         }
 
     @property
-    def unanimous(self) -> bool:
-        """Everybody was accepted by the one reply to the content."""
-        return self._replies.count(self.final) == len(self._replies)
-
-    @property
     def accepted(self) -> tuple[str, ...]:
         """The addresses for which the server took responsibility, by position."""
         return tuple(
@@ -205,7 +206,7 @@ class SendResult(dict[str, Reply]):
     def __init__(self, ledger: Ledger, envelope: Envelope) -> None:
         if ledger.final is None:
             raise AssertionError(ledger.outcomes)
-        if not ledger.unanimous:
+        if ledger._replies.count(ledger.final) != len(ledger._replies):
             self.update(ledger.refused)
         self._ledger = ledger  # nobody writes into it any more
         self.reply = ledger.final

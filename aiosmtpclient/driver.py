@@ -84,10 +84,10 @@ class Drive(Generic[T]):
             await self._act(step)
             return []
         protocol = self._protocol
-        if self._lease is not None and protocol.crowded:
+        if self._lease is not None and protocol.crowded and not step.performed:
             await protocol.room()
         try:
-            return await self._exchange(step)
+            return step.outcome() if step.performed else await self._exchange(step)
         except (SMTPServerDisconnected, SMTPProtocolError):
             if step.ended or not step.cut_short:
                 raise

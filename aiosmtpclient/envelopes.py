@@ -69,10 +69,11 @@ class Transaction:
         seven_bit: octets over 127 in content that is read while it is sent are an error.
         progress: told how much of the content has left.
         unchunkable: BDAT turned out not to be implemented.
+        begun: the first steps, if they were performed already, see `express`.
     """
 
     __slots__ = (
-        "all_or_nothing", "chunked", "each", "esmtp", "extensions", "ledger", "lmtp", "mail_options",
+        "all_or_nothing", "begun", "chunked", "each", "esmtp", "extensions", "ledger", "lmtp", "mail_options",
         "pipelined", "prepared", "progress", "rcpt_options", "seven_bit", "shared", "size", "unchunkable",
         "unsettled",
     )  # fmt: skip
@@ -111,6 +112,7 @@ class Transaction:
         self.seven_bit = not extensions.eightbitmime
         self.progress = progress
         self.unchunkable = False
+        self.begun: list[Step] = []
 
     def ask(self, parameters: Parameters | None, *, encrypted: bool) -> None:
         """Put typed options into the words that this server understands.
@@ -248,7 +250,8 @@ def grouped(transaction: Transaction, lines: Lines) -> Dialogue[Reply | None]:
             last = with_data and number == len(lines.rcpts) - 1
             mail = b"" if number else lines.mail
             verbs = [] if number else opening_verbs(transaction)
-            step = _group(mail + rcpts, [*verbs, *["RCPT"] * count], with_data=last)
+            begun = transaction.begun
+            step = begun.pop(0) if begun else group(mail + rcpts, [*verbs, *["RCPT"] * count], with_data=last)
             try:
                 yield step
             finally:
@@ -278,7 +281,8 @@ def _out_of_step(envelope: Sequence[Reply], answer: Sequence[Reply]) -> bool:
     return any(reply.intermediate for reply in envelope) and not any(reply.intermediate for reply in answer)
 
 
-def _group(octets: bytes, verbs: list[str], *, with_data: bool) -> Step:
+def group(octets: bytes, verbs: list[str], *, with_data: bool) -> Step:
+    """Commands that leave in one write; after DATA the content follows."""
     if not with_data:
         return Step(octets, *verbs, owed=len(verbs), during=Phase.MAIL, then=Phase.MAIL)
     verbs.append("DATA")

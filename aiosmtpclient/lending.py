@@ -78,6 +78,7 @@ class Lender:
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_error: BaseException | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._fires = math.inf
         self._emptied = asyncio.Event()
 
     # -- lending -----------------------------------------------------------------------------
@@ -144,13 +145,13 @@ class Lender:
 
     def give_back(self, slot: Slot, *, alone: bool, unused: bool = False) -> None:
         """Say that a connection is not needed any more."""
-        if client_of(slot).unfit:
-            self.slots.spoil(slot)
+        if self.shared and client_of(slot).unfit:
+            self.slots.spoil(slot)  # else it is idle now, and looked at as a whole
         alone, now = alone or not self.shared, self.loop.time()
         actions = self.slots.give_back(slot, now, alone=alone, unused=unused)
         if actions:
             self._carry_out(actions)
-        elif self._timer is None or self.slots.wanted or self._timer.when() > now + self.slots.limits.idle:
+        elif self.slots.wanted or self._fires > now + self.slots.limits.idle:
             self._set_timer()  # mostly it is set to something that comes first
 
     def too_many(self, slot: Slot) -> None:
@@ -293,22 +294,25 @@ class Lender:
 
     def _set_timer(self) -> None:
         """See to it that `slots` looks again when something is due by itself."""
-        if self._timer is not None and self.slots.empty:
-            self._timer.cancel()
-            self._timer = None
+        if self.slots.empty:
+            self._stop_timer()
         due = self.slots.due
-        if due is None or (self._timer is not None and self._timer.when() <= due):
+        if due is None or self._fires <= due:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         here: weakref.ref[Lender] = weakref.ref(self)
         with contextlib.suppress(MemoryError):  # whoever calls next sets it: no slot is lost over this
             self._timer = self.loop.call_at(due, _tick, here)
+            self._fires = due
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._fires = None, math.inf
 
     def tick(self) -> None:
         """Time has passed. Called by itself."""
-        self._timer = None
+        self._timer, self._fires = None, math.inf
         self._carry_out(self.slots.tick(self.loop.time()))
 
     def lost(self, slot: Slot) -> None:
@@ -338,9 +342,7 @@ class Lender:
         for slot in self.slots.all:
             if slot.tenant is not None:
                 client_of(slot).drop()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
 
     @property
     def connected(self) -> list[PooledSMTP]:
@@ -361,7 +363,8 @@ def client_of(slot: Slot) -> PooledSMTP:
 
 def _usable(slot: Slot, idle: float) -> bool:
     try:
-        return client_of(slot).usable(idle)
+        usable: bool = slot.tenant.usable(idle)
+        return usable
     except Exception:  # what cannot even be looked at is of no use, and no slot is lost over it
         return False
 

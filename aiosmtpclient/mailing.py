@@ -10,9 +10,9 @@ Rules of this room:
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from email.message import Message
+from functools import partial
 from typing import TypeAlias, Unpack
 
 from .bulk import Carry
@@ -127,7 +127,7 @@ class Mailing:
 
     # -- many --------------------------------------------------------------------------
 
-    async def send_messages(
+    def send_messages(
         self,
         messages: Messages,
         *,
@@ -149,9 +149,5 @@ class Mailing:
         if isinstance(messages, Message | Envelope):
             raise TypeError("send_messages takes an iterable of messages; for one there is send_message")
 
-        def carry(index: int, message: Message | Envelope) -> Coroutine[object, object, Outcome]:
-            return account(index, message, self._send, journal)
-
-        async with contextlib.aclosing(self._run(messages, carry, ordered)) as outcomes:
-            async for outcome in outcomes:
-                yield outcome
+        carry: Carry[Message | Envelope] = partial(account, send=self._send, journal=journal)
+        return self._run(messages, carry, ordered)

@@ -132,7 +132,7 @@ def prepare(
         SMTPNotSupportedError: it can be sent, only not to this server.
     """
     reverse = reverse_path(sender)
-    forward = Recipients.of(_tuple(recipients))
+    forward = Recipients.of(recipients if type(recipients) is tuple else _tuple(recipients))
     if not forward.texts:
         raise ValueError("there are no recipients")
     body: InMemory | Stream
@@ -144,8 +144,12 @@ def prepare(
         utf8 = _needs_smtputf8(reverse, forward, header_for_smtputf8(content), smtputf8) or utf8
         body = as_content(content, eightbitmime=eightbitmime, utf8=utf8)
     else:
-        utf8 = _needs_smtputf8(reverse, forward, "", smtputf8) or utf8
-        body = content_of(content, binary=binary)
+        if reverse.needs_smtputf8 or forward.international:
+            utf8 = _needs_smtputf8(reverse, forward, "", smtputf8) or utf8
+        if isinstance(content, bytes) and not binary:
+            body = InMemory.of(content)
+        else:
+            body = content_of(content, binary=binary)
         if body.eightbit and not (eightbitmime or utf8 or binary):
             raise needs_8bitmime()
     return Prepared(reverse, forward, body, utf8)

@@ -47,6 +47,7 @@ class Parcel:
         envelope: what was asked for; once it was prepared, with the addresses from the headers.
         ledger: the account of the newest attempt.
         attempts: how many times it was started on a connection.
+        plain: nothing is asked for but to be sent.
         binary: BINARYMIME was asked for (RFC 3030 section 3).
         further: transactions that the newest attempt took beyond one.
         of_many: many messages may follow, so it is worth to find out whether BDAT may be used.
@@ -54,7 +55,7 @@ class Parcel:
 
     __slots__ = (
         "_form", "_headers", "_prepared", "_read", "_start", "attempts", "before", "binary", "envelope",
-        "further", "ledger", "of_many", "progress",
+        "further", "ledger", "of_many", "plain", "progress",
     )  # fmt: skip
 
     def __init__(
@@ -73,7 +74,9 @@ class Parcel:
         self.of_many = of_many
         self.attempts = 0
         self.further = 0
-        self.binary = bool(envelope.mail_options or envelope.parameters) and _is_binary(envelope)
+        optional = envelope.mail_options or envelope.parameters
+        self.binary = bool(optional) and _is_binary(envelope)
+        self.plain = not (optional or envelope.rcpt_options or envelope.all_or_nothing or progress)
         if ledger is None:
             self.ledger = Ledger(envelope.recipients)
         else:
@@ -116,6 +119,25 @@ class Parcel:
     def repeatable(self) -> bool:
         """The same octets can be sent again."""
         return not self._read
+
+    def light(self, extensions: Extensions) -> Prepared | None:
+        """The same as `prepared`, at once, for what is plainly light: a few octets."""
+        envelope = self.envelope
+        content = envelope.content
+        if type(content) is not bytes or envelope.parameters is not None or len(content) > preparing.LIGHT:
+            return None
+        prepared, form = self._prepared, (extensions.eightbitmime, extensions.smtputf8)
+        if prepared is None or form != self._form:
+            prepared = self._prepared = prepare(
+                envelope.sender,
+                envelope.recipients,
+                content,
+                eightbitmime=form[0],
+                smtputf8=form[1],
+                binary=self.binary,
+            )
+            self._form = form
+        return prepared
 
     async def prepared(self, extensions: Extensions) -> Prepared:
         """The message in the form for a server that offers this.
@@ -256,44 +278,49 @@ async def account(
     parcel: Parcel | None = None
     result: SendResult | None = None
     failure: BaseException | None = None
-    unwritten: BaseException | None = None
-
-    async def begin() -> None:
-        nonlocal unwritten
-        try:
-            if journal is not None:
-                journal.begin(index, message)
-        except BaseException as error:
-            unwritten = error
-            raise
-
+    entry: _Entry | None = None
     try:
         try:
             parcel = Parcel.of(message)
             if journal is not None:
-                parcel.before = begin
+                entry = _Entry(journal, index, message)
+                parcel.before = entry.begin
             result = await send(parcel)
         except BaseException as error:
             failure = error
-        delivery = Delivery.NOT_SENT
-        if parcel is not None:
-            delivery = parcel.ledger.delivery if result is None else Delivery.ACCEPTED
-        outcome = Outcome(
-            index,
-            message,
-            delivery,
-            result,
-            failure,
-            parcel.attempts if parcel is not None else 0,
-            parcel.ledger.carrier if parcel is not None else None,
-        )
+        if parcel is None:
+            outcome = Outcome(index, message, Delivery.NOT_SENT, None, failure, 0)
+        else:
+            ledger = parcel.ledger
+            delivery = ledger.delivery if result is None else Delivery.ACCEPTED
+            outcome = Outcome(index, message, delivery, result, failure, parcel.attempts, ledger.carrier)
         if journal is not None:
             journal.end(outcome)
-        if failure is not None and (failure is unwritten or not isinstance(failure, Exception)):
-            raise failure
+        if failure is not None:
+            unwritten = entry is not None and failure is entry.failure
+            if unwritten or not isinstance(failure, Exception):
+                raise failure
         return outcome
     finally:
-        failure = unwritten = None  # its traceback has this frame: no cycle
+        failure = entry = None  # its traceback has this frame: no cycle
+
+
+class _Entry:
+    """What a journal is told before a message leaves, and whether it could write that down."""
+
+    __slots__ = ("_entry", "_journal", "failure")
+
+    def __init__(self, journal: Journal, index: int, message: Message | Envelope) -> None:
+        self._journal = journal
+        self._entry = index, message
+        self.failure: BaseException | None = None
+
+    async def begin(self) -> None:
+        try:
+            self._journal.begin(*self._entry)
+        except BaseException as error:
+            self.failure = error
+            raise
 
 
 def _is_binary(envelope: Envelope) -> bool:

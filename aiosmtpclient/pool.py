@@ -185,7 +185,8 @@ class SMTPPool(Mailing):
         self._retries = Retries.of(retries)
         self._retry_unknown = retry_unknown
         self._closed = False
-        self._counted: Counter[Delivery] = Counter()
+        self._accepted = 0
+        self._failed: Counter[Delivery] = Counter()
         self._retried = 0
         self._lender: Lender | None = None
 
@@ -241,23 +242,14 @@ class SMTPPool(Mailing):
     # -- one message ---------------------------------------------------------------------------
 
     async def _send(self, parcel: Parcel) -> SendResult:
-        try:
-            result = await self._send_again_and_again(parcel)
-        except BaseException as error:
-            self._counted[parcel.ledger.delivery] += 1
-            if not getattr(error, "outcomes", ()):
-                parcel.ledger.stamp(error)  # it was not the send that failed, but what comes behind it
-            raise
-        self._counted[Delivery.ACCEPTED] += 1
-        return result
-
-    async def _send_again_and_again(self, parcel: Parcel) -> SendResult:
         course: Course | None = None
         failure: Exception | None = None
         try:
             while True:
                 try:
-                    slot = await self._borrow(patient=parcel.of_many)
+                    lender = self._here()
+                    slot = None if self._closed else lender.take(alone=False)
+                    slot = slot or await self._borrow(patient=parcel.of_many)
                 except BaseException as error:
                     if failure is not None and isinstance(error, SMTPException):
                         raise failure from error  # what was said to the message is the news
@@ -269,12 +261,17 @@ class SMTPPool(Mailing):
                 used, attempts = slot.messages > 1, parcel.attempts
                 failure = None
                 try:
-                    return await client_of(slot)._send(parcel)
-                except Exception as error:
+                    result = await client_of(slot).carry(parcel)
+                except BaseException as error:
+                    self._give_back(lender, slot, parcel, error)
+                    if not isinstance(error, Exception):
+                        raise
                     failure = error
-                finally:
+                else:
                     slot.messages += parcel.further  # a server counts transactions (MAILMAX, RFC 9422)
-                    self._give_back(slot, failure)
+                    lender.give_back(slot, alone=False)
+                    self._accepted += 1
+                    return result
                 course = course or Course(self._retries, unknown=self._retry_unknown)
                 ledger = parcel.ledger
                 used = used or attempts == parcel.attempts  # it went while something else was awaited
@@ -287,10 +284,14 @@ class SMTPPool(Mailing):
                     except asyncio.CancelledError as cancelled:
                         ledger.stamp(cancelled)  # as the last attempt left it
                         raise
+        except BaseException as error:
+            self._failed[parcel.ledger.delivery] += 1
+            if not getattr(error, "outcomes", ()):
+                parcel.ledger.stamp(error)  # it was not the send that failed, but what comes behind it
+            raise
         finally:
-            failure = (
-                None  # its traceback has this frame: no cycle, so that a pool nobody closed goes at once
-            )
+            # Its traceback has this frame: no cycle, so that a pool nobody closed goes at once.
+            failure = None
 
     def _run(self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool) -> Run:
         self._here()
@@ -321,31 +322,31 @@ class SMTPPool(Mailing):
             return await lender.borrow(alone=alone)
         return await lender.borrow(alone=alone, timeout=self._acquire_timeout, max_waiting=self._max_waiting)
 
-    def _give_back(self, slot: Slot, failure: Exception | None = None, *, alone: bool = False) -> None:
-        lender = self._here()
+    def _give_back(self, lender: Lender, slot: Slot, parcel: Parcel, failure: BaseException) -> None:
+        slot.messages += parcel.further
         if isinstance(failure, SMTPProtocolError) and not lender.lock_step:
             lender.write_in_lock_step()
-        if failure is not None and crowded(failure):
+        if crowded(failure):
             lender.too_many(slot)
         elif isinstance(failure, SMTPServerDisconnected | SMTPTimeoutError | SMTPProtocolError):
             lender.broken(slot)
-        lender.give_back(slot, alone=alone)
+        lender.give_back(slot, alone=False)
 
     # -- what is known, and the end ------------------------------------------------------------------
 
     def stats(self) -> PoolStats:
         """What it is doing now, and what it has done so far."""
-        lender, counted = self._lender, self._counted
+        lender, failed = self._lender, self._failed
         slots = lender.slots if lender is not None else Slots(self._limits)
         return PoolStats(
             *slots.counts,
             slots.cap,
             lender.opened if lender is not None else 0,
             lender.failed if lender is not None else 0,
-            counted[Delivery.ACCEPTED],
-            counted[Delivery.REFUSED],
-            counted[Delivery.NOT_SENT],
-            counted[Delivery.UNKNOWN],
+            self._accepted + failed[Delivery.ACCEPTED],
+            failed[Delivery.REFUSED],
+            failed[Delivery.NOT_SENT],
+            failed[Delivery.UNKNOWN],
             self._retried,
         )
 
@@ -395,12 +396,13 @@ class SMTPPool(Mailing):
 class _Loan(AbstractAsyncContextManager[AsyncSMTP]):
     """`async with` borrows a connection. No generator, which would be a good part of the price."""
 
-    __slots__ = ("_pool", "_slot")
+    __slots__ = ("_lender", "_pool", "_slot")
 
     def __init__(self, pool: SMTPPool) -> None:
         self._pool = pool
 
     async def __aenter__(self) -> AsyncSMTP:
+        self._lender = self._pool._here()
         self._slot = await self._pool._borrow(alone=True)
         client = client_of(self._slot)
         client.lend()
@@ -420,7 +422,7 @@ class _Loan(AbstractAsyncContextManager[AsyncSMTP]):
             raise
         finally:
             self._slot.messages += max(0, client.carried - 1)
-            self._pool._give_back(self._slot, alone=True)
+            self._lender.give_back(self._slot, alone=True)
 
 
 def _positive(value: float | None, name: str) -> float:

@@ -16,7 +16,7 @@ import contextlib
 import select
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Self, cast
 
@@ -87,6 +87,10 @@ class PooledSMTP(AsyncSMTP):
             parcel.before = before
             self.carried += parcel.further
 
+    def carry(self, parcel: Parcel) -> Coroutine[object, object, SendResult]:
+        """Send one message for the pool, which counts by itself."""
+        return AsyncSMTP._send(self, parcel) if self.pace is None else self._send(parcel)
+
     async def _paced(self, pace: Pace, then: Callable[[], Awaitable[None]] | None) -> None:
         await pace.wait()
         if then is not None:
@@ -135,7 +139,7 @@ class PooledSMTP(AsyncSMTP):
             idle: seconds since it was used.
         """
         connection = self._connection
-        if connection is None or not connection.ready or not connection.session.reusable:
+        if connection is None or not connection.session.reusable or not connection.ready:
             return False
         return idle < SEEN or not _has_news(connection)
 

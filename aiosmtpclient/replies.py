@@ -111,8 +111,11 @@ class Reply(NamedTuple):
 # Grammar: code = [2-5] digit digit; then "-" (more lines follow), " " or nothing (last line).
 _CODES = {b"%d" % code: code for code in range(200, 600)}
 _BEHIND_CODE = (b" ", b"-", b"")
-# Lines that a parser knows by heart: how many, and how long at most.
-_KNOWN, _SHORT = 32, 80
+_USUAL = (b"250", b"354")
+# Lines that servers say again and again, whichever connection they are on: how many are known by
+# heart, and how long one is at most.
+_KNOWN, _SHORT = 256, 80
+_known: dict[bytes, Reply] = {}
 
 
 class ReplyParser:
@@ -124,9 +127,10 @@ class ReplyParser:
     Attributes:
         max_line: the cap on a line, in octets without its end; raised while a challenge is owed.
         error: why nothing more is read, once something came that is not a reply.
+        pending: octets of an unfinished reply are held.
     """
 
-    __slots__ = ("_buffer", "_code", "_known", "_octets", "_shown", "_text", "error", "max_line")
+    __slots__ = ("_buffer", "_code", "_octets", "_shown", "_text", "error", "max_line", "pending")
 
     def __init__(self, shown: Callable[[bytes], bytes] = bytes) -> None:
         self._shown = shown
@@ -136,12 +140,7 @@ class ReplyParser:
         self._code: bytes | None = None
         self._text = bytearray()
         self._octets = 0
-        self._known: dict[bytes, Reply] = {}
-
-    @property
-    def pending(self) -> bool:
-        """True if octets of an unfinished reply are held."""
-        return bool(self._buffer) or self._code is not None
+        self.pending = False
 
     def begins(self, code: bytes) -> bool:
         """True if what is held of an unfinished reply may become one with this code."""
@@ -152,18 +151,18 @@ class ReplyParser:
         if self.error is not None:
             return []
         replies: list[Reply] = []
-        octets = self._buffer + data
-        lines = octets.split(b"\n")
-        self._buffer = lines.pop()
+        lines = (self._buffer + data if self._buffer else data).split(b"\n")
+        self._buffer = rest = lines.pop()
         for line in lines:
             # Nearly every reply is one line; the strict way would say the same of it, slower.
-            if self._code is None and (reply := self._known.get(line) or self._whole(line)):
+            if self._code is None and (reply := _known.get(line) or self._whole(line)):
                 replies.append(reply)
             elif not self._line(line.removesuffix(b"\r"), replies):
                 break
         # One more: the CR of the line's end may already be here.
-        if len(self._buffer) > self.max_line + 1:
+        if rest and len(rest) > self.max_line + 1:
             self._fail(f"a reply line of more than {self.max_line} octets")
+        self.pending = bool(self._buffer) or self._code is not None
         return replies
 
     def _whole(self, line: bytes) -> Reply | None:
@@ -171,11 +170,11 @@ class ReplyParser:
         code, _, text = line.partition(b" ")
         if code not in _CODES or len(line) > self.max_line:
             return None
-        reply = Reply(_CODES[code], text.strip(b" \t\r"))
-        if code == b"250" and len(line) <= _SHORT:  # what servers say again and again
-            if len(self._known) >= _KNOWN:
-                self._known.clear()
-            self._known[line] = reply
+        reply = Reply._make((_CODES[code], text.strip(b" \t\r")))
+        if code in _USUAL and len(line) <= _SHORT:
+            if len(_known) >= _KNOWN:
+                _known.clear()
+            _known[line] = reply
         return reply
 
     def _fail(self, why: str) -> bool:

@@ -26,6 +26,7 @@ from __future__ import annotations
 from email.message import Message
 from typing import ClassVar, Literal, TypeAlias
 
+from . import express
 from .bodies import opened
 from .bulk import Carry, in_window, one_by_one
 from .by_hand import ByHand
@@ -46,7 +47,7 @@ from .message import Envelope
 from .parcels import Parcel
 from .parts import REFUSALS, USUAL, Division, division, over_limit, rest
 from .plans import Settings
-from .steps import Phase
+from .steps import Phase, Step
 from .transactions import deliver
 from .turn import Lease
 
@@ -77,8 +78,9 @@ class Sending(Mailing, ByHand):
         ledger = parcel.ledger
         lease: Lease | None = None
         try:
-            lease = await self._take_turn()
-            parcel.check()
+            lease = self._turn_at_once() or await self._take_turn()
+            if parcel.binary:
+                parcel.check()
             if parcel.of_many and self._unreachable:
                 raise SMTPServerDisconnected("not connected: no new connection could be made")
             stream = self._pipelining == "stream"
@@ -86,23 +88,39 @@ class Sending(Mailing, ByHand):
             connection = self._at_hand(trial) or await self._ready(trial)
             session = connection.session
             extensions = session.extensions
-            prepared = await parcel.prepared(extensions)
+            prepared = parcel.light(extensions) or await parcel.prepared(extensions)
             envelope = parcel.envelope
+            begun: list[Step] = []
+            chunked = self._may_chunk(connection)
+            if (
+                self._pipelining == "message"
+                and parcel.plain
+                and not self._lmtp
+                and (plain := express.envelope_of(connection, prepared)) is not None
+            ):
+                if parcel.before is not None:
+                    await self._before(parcel, connection)
+                parcel.attempts += 1
+                ledger.carrier = connection.serial
+                begun = await express.carry(connection, plain, prepared, ledger, chunked=chunked)
+                if ledger.final is not None:
+                    return SendResult(ledger, parcel.envelope)
             transaction = Transaction(
                 prepared,
                 extensions,
                 ledger,
                 lmtp=self._lmtp,
                 pipelined=self._pipelining != "off",
-                chunked=self._may_chunk(connection),
+                chunked=chunked,
                 shared=stream and extensions.pipelining,
-                unsettled=session.unsettled,
+                unsettled=session.unsettled and not begun,
                 all_or_nothing=envelope.all_or_nothing,
                 esmtp=connection.esmtp,
                 mail_options=envelope.mail_options,
                 rcpt_options=envelope.rcpt_options,
                 progress=parcel.progress,
             )
+            transaction.begun = begun
             parameters, divided = envelope.parameters, None
             if parameters is not None or prepared.recipients.special:
                 transaction.ask(parameters, encrypted=session.encrypted)
@@ -112,7 +130,7 @@ class Sending(Mailing, ByHand):
                 raise SMTPNotSupportedError(_why_not_binary(self._chunking))
             if divided is not None:
                 await self._deliver_in_parts(transaction, parcel, connection, divided)
-            elif isinstance(prepared.content, InMemory):
+            elif type(prepared.content) is InMemory:
                 await self._deliver(transaction, parcel, connection, lease)
             else:
                 async with opened(prepared.content) as content:
@@ -154,8 +172,7 @@ class Sending(Mailing, ByHand):
     ) -> None:
         """The same, a transaction for each part."""
         if parcel.before is not None:
-            await parcel.before()
-            connection.protocol.check()  # it may have gone in the meantime
+            await self._before(parcel, connection)
         parcel.attempts += 1
         parcel.ledger.carrier = connection.serial
         parcel.further = -1  # each part counts itself
@@ -217,16 +234,20 @@ class Sending(Mailing, ByHand):
                 lease.give_back()
         return SendResult(ledger, parcel.envelope)
 
-    async def _deliver(
-        self, transaction: Transaction, parcel: Parcel, connection: Connection, lease: Lease
-    ) -> None:
-        """Everything is ready: the next octet is the first."""
+    async def _before(self, parcel: Parcel, connection: Connection) -> None:
         if parcel.before is not None:
             await parcel.before()
             connection.protocol.check()  # it may have gone in the meantime
-            transaction.unsettled = connection.session.unsettled
-        parcel.attempts += 1
-        parcel.ledger.carrier = connection.serial
+
+    async def _deliver(
+        self, transaction: Transaction, parcel: Parcel, connection: Connection, lease: Lease
+    ) -> None:
+        if not transaction.begun:
+            if parcel.before is not None:
+                await self._before(parcel, connection)
+                transaction.unsettled = connection.session.unsettled
+            parcel.attempts += 1
+            parcel.ledger.carrier = connection.serial
         lent = lease if transaction.shared else None
         try:
             await connection.run(deliver(transaction), home=_READY, lease=lent)

@@ -80,6 +80,7 @@ class Session:
         unclaimed: replies kept for `getreply()`; None unless the caller writes raw octets himself.
         unanswered: the caller wrote raw octets, and no reply came since.
         replies_read: how many replies came so far.
+        told: somebody looks on: what goes over the wire is traced or logged.
     """
 
     def __init__(self, peer: str = "the server", trace: Trace | None = None) -> None:
@@ -95,6 +96,7 @@ class Session:
         self.unclaimed: deque[Reply] | None = None
         self.unanswered = False
         self.replies_read = 0
+        self.told = trace is not None or logger.isEnabledFor(logging.DEBUG)
         self._trace = trace
         self._parser = ReplyParser(self._mask)
         self._owing = [self.greeting]  # no deque: one of those takes 600 octets, and this stays short
@@ -125,7 +127,9 @@ class Session:
     @property
     def reusable(self) -> bool:
         """True if a new transaction may start here."""
-        return self.phase is Phase.READY and self.in_step
+        # As `in_step`, without asking it: this is asked several times a message.
+        ready = self.phase is Phase.READY and not self._owing
+        return ready and not self._parser.pending and self.failure is None
 
     @property
     def closing(self) -> bool:
@@ -136,7 +140,13 @@ class Session:
     def unsettled(self) -> bool:
         """A chunk was refused, or one in flight may be: RSET must come first (RFC 3030 section 2)."""
         chunk = self._chunk
-        return chunk is not None and not any(reply.positive for reply in chunk.verdicts)
+        if chunk is None:
+            return False
+        for code, _ in chunk.received[chunk.lines :]:
+            if code < 300:
+                self._chunk = None
+                return False
+        return True
 
     @property
     def _uninvited(self) -> bool:
@@ -151,20 +161,22 @@ class Session:
         Raises:
             SMTPException: the connection is of no further use.
         """
-        if self._parser.pending and self.failure is None and self.phase not in OVER and self._uninvited:
+        parser = self._parser
+        if parser.pending and self.failure is None and self.phase not in OVER and self._uninvited:
             self._break("octets that nobody asked for")
-        if self.closing:
+        if self.failure is not None or self.condemned is not None or self.phase in OVER:
             raise self.why()
         if step.masked is not None:
             self._keep_payload(step.data)
-        if step.data and (self._trace is not None or logger.isEnabledFor(logging.DEBUG)):
+        self.told = told = self._trace is not None or logger.isEnabledFor(logging.DEBUG)
+        if told and step.data:
             self._tell("send", step.data if step.masked is None else step.masked)  # a trace may forbid it
         self.phase = step.during
         if not step.owed:
             self.phase = step.then
             return step.data
         # Only what answers AUTH may be long (RFC 4954 section 4).
-        self._parser.max_line = MAX_LINE if step.masked is None else MAX_CHALLENGE_LINE
+        parser.max_line = MAX_LINE if step.masked is None else MAX_CHALLENGE_LINE
         self._owing.append(step)
         if step.chunked:
             self._chunk = step
@@ -201,6 +213,7 @@ class Session:
     def sent_raw(self, octets: bytes) -> None:
         """Note octets that the caller writes himself; an AUTH exchange among them is not shown."""
         challenged = self.last_reply is not None and self.last_reply.code == 334
+        self.told = self._trace is not None or logger.isEnabledFor(logging.DEBUG)
         self._tell("send", MASK + b"\r\n" if challenged or octets[:4].upper() == b"AUTH" else octets)
         self.unanswered = True
 
@@ -226,17 +239,25 @@ class Session:
     def receive_data(self, data: bytes) -> list[Step]:
         """Take what was read; return the steps that are complete now."""
         complete: list[Step] = []
-        replies = self._parser.feed(data)
-        if replies and self.failure is None and self.phase not in OVER:
-            self.unanswered = False
-            for reply in self._hand_out(replies, complete):
-                self._receive(reply, complete)
         parser = self._parser
-        if (parser.pending or parser.error is not None) and self.failure is None and self.phase not in OVER:
+        replies = parser.feed(data)
+        if self.failure is not None or self.phase in OVER:
+            return complete
+        if replies:
+            self.unanswered = False
+            if self.told or (self._secrets and self._repeats_secret(replies)):
+                rest = replies
+            else:
+                rest = self._hand_out(replies, complete)
+            for reply in rest:
+                self._receive(reply, complete)
+        if parser.pending or parser.error is not None:
             self._look_at_rest(parser)
         return complete
 
     def _look_at_rest(self, parser: ReplyParser) -> None:
+        if self.failure is not None or self.phase in OVER:
+            return
         if parser.error is not None:
             self._break(parser.error)
         elif self._uninvited and not parser.begins(b"421"):
@@ -245,25 +266,31 @@ class Session:
 
     def _hand_out(self, replies: list[Reply], complete: list[Step]) -> list[Reply]:
         """Give the steps what is theirs, as long as nothing is odd; return what has to be looked at."""
-        if self._secrets or self._trace is not None or logger.isEnabledFor(logging.DEBUG):
-            return replies
-        if not _ODD.isdisjoint([reply.code for reply in replies]):
-            return replies
-        owing, position = self._owing, 0
-        while owing and position < len(replies) and owing[0].count is None:
+        for code, _ in replies:
+            if code in _ODD:
+                return replies
+        owing, position, came = self._owing, 0, len(replies)
+        while owing and position < came and owing[0].count is None:
             step = owing[0]
-            some = replies[position : position + step.owed - len(step.received)]
-            step.received += some
-            position += len(some)
-            if len(step.received) == step.owed:
-                complete.append(owing.pop(0))
-                self._completed(step, some[-1])
-                if self.phase is Phase.CLOSING:
-                    break
+            received = step.received
+            missing = step.owed - len(received)
+            if missing > came - position:
+                received += replies[position:]
+                position = came
+                break
+            received += replies if came == missing else replies[position : position + missing]
+            position += missing
+            del owing[0]
+            complete.append(step)
+            if step.content is not None and not step.ended:
+                self._completed(step, received[-1])
+                break
+            if not owing:
+                self.phase = step.then
         if position:
             self.replies_read += position
             self.last_reply = replies[position - 1]
-        return replies[position:]
+        return replies[position:] if position < came else []
 
     def _receive(self, reply: Reply, complete: list[Step]) -> None:
         if self.failure is not None or self.phase in OVER:
@@ -313,6 +340,9 @@ class Session:
             lines = [b"%d-%s\r\n" % (reply.code, head) for head in heads]
             self._tell("reply", b"".join(lines) + b"%d %s\r\n" % (reply.code, tail))
         return reply if hello or message is reply.message else Reply(reply.code, message)
+
+    def _repeats_secret(self, replies: list[Reply]) -> bool:
+        return any(secret in message for _, message in replies for secret in self._secrets)
 
     def _mask(self, octets: bytes) -> bytes:
         for secret in self._secrets:

@@ -30,7 +30,7 @@ from __future__ import annotations
 import enum
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 
@@ -248,9 +248,13 @@ class Slots:
             return None
         slot = next(reversed(self._idle))
         idle = now - slot.since
-        if idle >= self.limits.check_after or self._worn(slot, now) or not self._alive(slot, idle):
+        worn = slot.over or slot.messages >= slot.most or now >= slot.expires
+        if worn or idle >= self.limits.check_after or not self._alive(slot, idle):
             return None  # `ask` does something about it
-        self._load(slot, alone)
+        del self._idle[slot]
+        self._busy[slot] = None
+        slot.load = ALONE if alone else 1
+        slot.messages += 1
         return slot
 
     def withdraw(self, ticket: Ticket, now: float) -> list[Action]:
@@ -258,7 +262,9 @@ class Slots:
         self._waiting.pop(ticket, None)
         return self._settle(now)
 
-    def give_back(self, slot: Slot, now: float, *, alone: bool = True, unused: bool = False) -> list[Action]:
+    def give_back(
+        self, slot: Slot, now: float, *, alone: bool = True, unused: bool = False
+    ) -> Sequence[Action]:
         """Somebody is done with it. If it may not be used again, say so with `spoil` before.
 
         Args:
@@ -269,15 +275,16 @@ class Slots:
         slot.messages -= unused
         if slot.state is State.OPEN:
             slot.since = now
-            if slot.young and not (slot.over or unused):
+            fit = not slot.over and (slot.load > 0 or self._alive(slot, 0.0))
+            if slot.young and fit and not unused:
                 slot.young, self._failures, self._not_before = False, 0, -math.inf
             if not slot.load:
                 del self._busy[slot]
                 self._idle[slot] = None
-                if slot.over or self._worn(slot, now) or not self._alive(slot, 0.0):
+                if not fit or slot.messages >= slot.most or now >= slot.expires:
                     self._close(slot)
         if not (self._waiting or self._actions or self.shut) and len(self._slots) <= self.cap:
-            return []  # what mostly happens
+            return ()  # what mostly happens
         return self._settle(now)
 
     def spoil(self, slot: Slot) -> None:

@@ -71,13 +71,28 @@ class Step:
         handshake: bring up TLS now.
         ask: call (and await) this with `challenge`; the driver puts what it gives into `answer`.
         last: nothing more will be written by this dialogue.
+        performed: it was taken through the connection already; the dialogue only has to judge it.
+        failed: what that ended with, if not with replies.
+        next: what leaves at once when the replies are in and say "go on", and its content with the end.
     """
 
-    __slots__ = (
-        "answer", "ask", "challenge", "chunked", "content", "count", "data", "during", "ended",
-        "handshake", "last", "lines", "masked", "on_end", "owed", "patience", "progress", "received",
-        "seven_bit", "then", "verbs",
-    )  # fmt: skip
+    # Defaults of the class: each message needs two steps, and few of them need any of this.
+    chunked = False
+    count: Callable[[Sequence[Reply]], int] | None = None
+    seven_bit = False
+    on_end: Callable[[], None] | None = None
+    progress: Progress | None = None
+    ended = False
+    masked: bytes | None = None
+    patience: float | None = None
+    last = False
+    performed = False
+    failed: BaseException | None = None
+    next: tuple[Step, bytes] | None = None
+    handshake = False
+    ask: AuthObject | None = None
+    challenge: bytes | None = None
+    answer: str | bytes | None = None
 
     def __init__(
         self,
@@ -104,20 +119,19 @@ class Step:
         self.during = during
         self.then = then
         self.content = content
-        self.chunked = chunked
         self.lines = (owed if content is None else 0) if lines is None else lines
-        self.count = count
-        self.seven_bit = seven_bit
-        self.on_end = on_end
-        self.progress = progress
-        self.ended = False
-        self.masked = masked
-        self.patience = patience
-        self.last = last
-        self.handshake = False
-        self.ask: AuthObject | None = None
-        self.challenge: bytes | None = None
-        self.answer: str | bytes | None = None
+        if masked is not None:
+            self.masked = masked
+        if patience is not None:
+            self.patience = patience
+        if last:
+            self.last = True
+        if content is not None:
+            self.chunked = chunked
+            self.count = count
+            self.seven_bit = seven_bit
+            self.on_end = on_end
+            self.progress = progress
 
     @property
     def verb(self) -> str:
@@ -128,6 +142,16 @@ class Step:
     def complete(self) -> bool:
         """Every reply is in, or a 421, behind which none comes."""
         return len(self.received) == self.owed or (bool(self.received) and self.received[-1].code == 421)
+
+    @property
+    def go_on(self) -> bool:
+        """True if every command was accepted, and the last reply asks for more."""
+        received = self.received
+        return (
+            len(received) == self.owed
+            and 300 <= received[-1].code <= 399
+            and max(received[:-1]).code < 300  # a tuple, so by its code
+        )
 
     @property
     def verdicts(self) -> list[Reply]:
@@ -141,6 +165,16 @@ class Step:
             too_many = len(self.received) > self.lines
             return too_many or any(not reply.positive for reply in self.received)
         return bool(self.received)
+
+    def outcome(self) -> list[Reply]:
+        """The replies, or the error, of a step that was performed already; the error only once."""
+        failed, self.failed = self.failed, None
+        try:
+            if failed is not None:
+                raise failed
+            return self.received
+        finally:
+            del failed  # no cycle: its traceback has this frame
 
     def end_left(self) -> None:
         """The end of the content is about to be handed to the transport."""

@@ -49,7 +49,8 @@ from .steps import Dialogue, Phase, Progress, Step, give_up
 ONE_WRITE = 64 * 1024
 """Octets of content up to which all of it leaves in one write."""
 _NOT_IMPLEMENTED = frozenset({500, 502, 503})
-_END = "end of content"
+END = "end of content"
+"""What the replies behind all commands answer."""
 
 
 def deliver(transaction: Transaction) -> Dialogue[Reply]:
@@ -65,7 +66,7 @@ def deliver(transaction: Transaction) -> Dialogue[Reply]:
         SMTPNotSupportedError: an option needs an extension the server lacks; nothing was written.
     """
     lines = lines_of(transaction)
-    if len(lines.rcpts) == 1 and _fits_one_write(transaction):
+    if len(lines.rcpts) == 1 and fits_one_write(transaction):
         accepted = yield from _in_one_write(transaction, lines)
         return accepted or (yield from _once_more(transaction))
     data: Reply | None = None
@@ -83,17 +84,12 @@ def deliver(transaction: Transaction) -> Dialogue[Reply]:
         raise SMTPDataError(data.code, data.message, reply=data, command="DATA")
     if not data.intermediate:
         yield from broken(data, "DATA")  # a 2yz to DATA: the content must never follow
-    step = _content_step(
-        transaction.prepared,
-        transaction.ledger,
-        lmtp=transaction.lmtp,
-        seven_bit=transaction.seven_bit,
-        progress=transaction.progress,
-    )
+    step = transaction.begun.pop(0) if transaction.begun else content_of(transaction)
     return (yield from _content(step, transaction.ledger, lmtp=transaction.lmtp))
 
 
-def _fits_one_write(transaction: Transaction) -> bool:
+def fits_one_write(transaction: Transaction) -> bool:
+    """True if envelope, BDAT and content may leave together."""
     content = transaction.prepared.content
     return (
         transaction.chunked
@@ -121,13 +117,27 @@ def _data() -> Dialogue[Reply]:
 
 def _in_one_write(transaction: Transaction, lines: Lines) -> Dialogue[Reply | None]:
     """Envelope, BDAT and content at once; None if the same is to be done with DATA."""
+    step = transaction.begun.pop(0) if transaction.begun else one_write(transaction, lines)
+    before = step.lines
+    try:
+        yield step
+    except BaseException:
+        _note_one_write(transaction, step, before)
+        raise
+    if len(step.received) == step.owed and max(step.received).code < 300:  # what mostly happens
+        return transaction.ledger.accept(step.received[-1], step.verdicts if transaction.lmtp else None)
+    return (yield from _judged_one_write(transaction, step, before))
+
+
+def one_write(transaction: Transaction, lines: Lines) -> Step:
+    """The step that has all of a message in it: envelope, BDAT and content."""
     ledger, content, [recipients] = transaction.ledger, transaction.prepared.content, lines.counts
     verbs = [*opening_verbs(transaction), *["RCPT"] * recipients]
     before = len(verbs)
     step = Step(
         lines.mail + lines.rcpts[0] + commands.bdat(content.size or 0, last=True),
         *verbs,
-        _END,
+        END,
         owed=before + (recipients if transaction.lmtp else 1),
         lines=before,
         during=Phase.CONTENT,
@@ -139,14 +149,7 @@ def _in_one_write(transaction: Transaction, lines: Lines) -> Dialogue[Reply | No
     )
     if transaction.lmtp:
         step.count = partial(_owed_by_lmtp, step, recipients)
-    try:
-        yield step
-    except BaseException:
-        _note_one_write(transaction, step, before)
-        raise
-    if len(step.received) == step.owed and max(step.received).code < 300:  # what mostly happens
-        return ledger.accept(step.received[-1], step.verdicts if transaction.lmtp else None)
-    return (yield from _judged_one_write(transaction, step, before))
+    return step
 
 
 def _note_one_write(transaction: Transaction, step: Step, before: int) -> list[Reply]:
@@ -166,7 +169,7 @@ def _judged_one_write(transaction: Transaction, step: Step, before: int) -> Dial
     envelope = _note_one_write(transaction, step, before)
     yield from judge_classes(envelope)
     if not envelope[0].positive and any(reply.positive for reply in step.verdicts):
-        yield from broken(step.verdicts[0], _END)
+        yield from broken(step.verdicts[0], END)
     if (refusal := judged(transaction, envelope)) is not None:
         if not transaction.shared:
             yield from reset_after(refusal.reply)
@@ -194,7 +197,7 @@ def _in_chunks(transaction: Transaction) -> Dialogue[Reply | None]:
     whole = isinstance(content, InMemory)
     step = Step(
         commands.bdat(content.size or 0, last=True) if whole else b"",
-        _END,
+        END,
         owed=len(ledger.open) if transaction.lmtp else 1,
         lines=0,
         during=Phase.CONTENT,
@@ -220,7 +223,7 @@ def _in_chunks(transaction: Transaction) -> Dialogue[Reply | None]:
         return (yield from _after_chunk(transaction, step))
     transaction.unchunkable = step.received[0].code in _NOT_IMPLEMENTED
     yield from _leave_chunks(transaction, step, bad)
-    raise SMTPDataError(bad.code, bad.message, reply=bad, command=_END)
+    raise SMTPDataError(bad.code, bad.message, reply=bad, command=END)
 
 
 def _bad_chunk(step: Step) -> Reply | None:
@@ -244,7 +247,7 @@ def _leave_chunks(transaction: Transaction, step: Step, bad: Reply) -> Generator
     """Get out of content of which a chunk was refused."""
     taken = next((reply for reply in step.verdicts if reply.positive), None)
     if bad.intermediate or taken is not None:
-        yield from broken(taken or bad, _END)
+        yield from broken(taken or bad, END)
     if not step.ended:
         return  # the driver has dropped the connection
     if transaction.lmtp:
@@ -261,7 +264,7 @@ def _after_chunk(transaction: Transaction, step: Step) -> Dialogue[Reply | None]
         # wrong sends the message once more to those who have it.
         transaction.unchunkable = True
         yield give_up()
-        raise SMTPDataError(verdicts[0].code, verdicts[0].message, reply=verdicts[0], command=_END)
+        raise SMTPDataError(verdicts[0].code, verdicts[0].message, reply=verdicts[0], command=END)
     try:
         return (yield from _judged_verdicts(ledger, step, lmtp=transaction.lmtp))
     except (SMTPDataError, SMTPRecipientsRefused):
@@ -307,6 +310,17 @@ def content(prepared: Prepared, ledger: Ledger, *, lmtp: bool = False) -> Dialog
     return next(iter(ledger.refused.values()), accepted)
 
 
+def content_of(transaction: Transaction) -> Step:
+    """The step behind the 354: the content, and its end."""
+    return _content_step(
+        transaction.prepared,
+        transaction.ledger,
+        lmtp=transaction.lmtp,
+        seven_bit=transaction.seven_bit,
+        progress=transaction.progress,
+    )
+
+
 def _content_step(
     prepared: Prepared,
     ledger: Ledger,
@@ -317,7 +331,7 @@ def _content_step(
 ) -> Step:
     return Step(
         b"",
-        _END,
+        END,
         owed=len(ledger.open) if lmtp else 1,
         during=Phase.CONTENT,
         content=prepared.content,
@@ -369,7 +383,7 @@ def _judged_verdicts(ledger: Ledger, step: Step, *, lmtp: bool) -> Dialogue[Repl
     replies, early = step.verdicts, not step.ended
     bad = next((r for r in replies if r.intermediate or (early and r.positive)), None)
     if bad is not None:
-        yield from broken(bad, _END)
+        yield from broken(bad, END)
     if len(step.received) < step.owed and not early:
         wanted = step.owed - step.lines
         text = f"the server answered for {len(replies)} of {wanted} recipients, then ended the session"
@@ -378,6 +392,6 @@ def _judged_verdicts(ledger: Ledger, step: Step, *, lmtp: bool) -> Dialogue[Repl
     if good is None and lmtp:
         raise SMTPRecipientsRefused(ledger.refused)
     if good is None:
-        raise SMTPDataError(replies[0].code, replies[0].message, reply=replies[0], command=_END)
+        raise SMTPDataError(replies[0].code, replies[0].message, reply=replies[0], command=END)
     ledger.final = good
     return good

@@ -69,10 +69,19 @@ class Verbs:
 
     def _take_turn(self) -> Coroutine[object, object, Lease]:
         """Wait for the turn. Replies to what others wrote before may still be owed."""
+        self._settle_in()
+        return self._turn.take()
+
+    def _turn_at_once(self) -> Lease | None:
+        """The turn, if nobody has it."""
+        if self._loop is not asyncio.get_running_loop():
+            self._settle_in()
+        return self._turn.at_once()
+
+    def _settle_in(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._move_to(loop)
-        return self._turn.take()
 
     @property
     def _needed(self) -> bool:

@@ -239,15 +239,28 @@ async def test_a_consumer_who_is_cancelled_takes_those_under_way_with_him() -> N
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_who_is_cancelled_again_while_he_stops_still_closes_the_iterable() -> None:
-    run = _Run(Source(1000), Carrier(*range(1000)), WINDOW, False)
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_who_is_cancelled_again_while_he_stops_still_closes_the_iterable(awaited: bool) -> None:
+    closed: list[str] = []
+
+    def given() -> Iterator[int]:
+        try:
+            yield from range(1000)
+        finally:
+            closed.append("given")
+
+    run = _Run(AsyncSource(1000) if awaited else given(), Carrier(*range(1000)), WINDOW, False)
     await settled()
     stopping = asyncio.create_task(run.stop())
     await asyncio.sleep(0)
     stopping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stopping
-    assert run._each.ag_frame is None
+    if run._each is not None:
+        assert run._each.ag_frame is None
+    else:
+        assert closed == ["given"]
+    await settled()  # the loop closes what the other was given
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

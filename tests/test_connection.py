@@ -348,14 +348,14 @@ async def test_an_end_that_could_not_be_written_counts_as_gone(monkeypatch):
     async with ScriptedServer([*hello(), *envelope(TO), "DATA", GO, read_all()]) as server:
         async with AsyncSMTP(server.host, server.port) as smtp:
             protocol = smtp._connection.protocol
-            write = protocol.write
+            hand_over = protocol._hand_over
 
             def breaks(octets: bytes) -> None:
                 if octets.endswith(END_OF_CONTENT):
                     raise ZeroDivisionError
-                write(octets)
+                hand_over(octets)
 
-            monkeypatch.setattr(protocol, "write", breaks)
+            monkeypatch.setattr(protocol, "_hand_over", breaks)
             error = await caught(send(smtp))
             assert isinstance(error, ZeroDivisionError)
             assert error.delivery is Delivery.UNKNOWN

@@ -35,7 +35,7 @@ FLOORS = {
     ),
     **dict.fromkeys(("driver", "parcels", "plans"), 7),
     **dict.fromkeys(("connection", "mailing"), 8),
-    "opening": 9,
+    **dict.fromkeys(("opening", "express"), 9),
     "verbs": 10,
     "by_hand": 11,
     "sending": 12,

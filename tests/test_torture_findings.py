@@ -11,6 +11,7 @@ from test_gathering import BODY, Gathering, message
 from wire import SENDER, TO, caught, deliveries
 
 from aiosmtpclient import AsyncSMTP, Delivery, SMTPPool, SMTPServerDisconnected, connection
+from aiosmtpclient.lending import Lender
 from aiosmtpclient.protocol import SMTPProtocol
 from aiosmtpclient.testing import CertificateAuthority, MailServer
 
@@ -100,13 +101,13 @@ async def test_a_pool_that_cannot_set_its_timer_loses_no_slot_over_it() -> None:
 
 async def test_what_fails_behind_an_accepted_message_says_that_it_was_accepted() -> None:
     async with MailServer() as server, SMTPPool(server.host, server.port) as pool:
-        give_back = type(pool)._give_back
+        give_back = Lender.give_back
 
         def late(*arguments: Any, **options: Any) -> None:
             give_back(*arguments, **options)
             raise MemoryError
 
-        with mock.patch.object(type(pool), "_give_back", late):
+        with mock.patch.object(Lender, "give_back", late):
             error = await caught(pool.sendmail(SENDER, TO, BODY))
         assert isinstance(error, MemoryError)
         assert deliveries(error) == [Delivery.ACCEPTED]

@@ -47,7 +47,7 @@ class OurPool(Client):
 
         await some_at_a_time(one() for _ in range(self._connections))
         for slot in slots:
-            self._pool._give_back(slot, alone=True)
+            self._pool._here().give_back(slot, alone=True)
         if self._pool.stats().idle != self._connections:
             raise AssertionError(self._pool)
 

@@ -275,7 +275,7 @@ class Strict:
 
     def _check_parameters(self, path: bytes, options: list[bytes], of_mail: list[bytes]) -> None:
         utf8 = b"SMTPUTF8" in [option.upper() for option in of_mail]
-        if utf8 and b"SMTPUTF8" not in self.keywords:
+        if utf8 and options is of_mail and b"SMTPUTF8" not in self.keywords:
             self._complain("SMTPUTF8 was not offered", path)
         if not utf8 and not b"".join([path, *options]).isascii():
             self._complain("octets beyond ASCII without SMTPUTF8", b" ".join([path, *options]))

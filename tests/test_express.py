@@ -1,0 +1,310 @@
+"""The short way: to the octet what the dialogue would write, and everything but "yes" judged by that."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_protocol import Wire
+from wire import BODY, GO, NEXT, SENDER, TO, TOO, caught, deliveries, each_loop, envelope, hello, send
+
+from aiosmtpclient import AsyncSMTP, Delivery, SMTPPool, express
+from aiosmtpclient.commands import END_OF_CONTENT
+from aiosmtpclient.connection import Connection
+from aiosmtpclient.content import InMemory
+from aiosmtpclient.delivery import Ledger
+from aiosmtpclient.driver import Drive
+from aiosmtpclient.envelopes import Transaction
+from aiosmtpclient.errors import SMTPServerDisconnected
+from aiosmtpclient.extensions import Extensions
+from aiosmtpclient.message import Prepared, prepare
+from aiosmtpclient.recipients import Recipient
+from aiosmtpclient.replies import Reply
+from aiosmtpclient.session import Session
+from aiosmtpclient.steps import Phase, Step
+from aiosmtpclient.testing import MailServer, ScriptedServer
+from aiosmtpclient.testing.scripted import close, expect_content
+from aiosmtpclient.transactions import deliver
+
+KEYWORDS = ("SIZE", "SIZE 300", "8BITMIME", "SMTPUTF8", "CHUNKING", "LIMITS RCPTMAX=1", "PIPELINING")
+ADDRESSES = ("", "a@a.test", "o'neil+x@b.test", '"a b"@c.test', "ä@d.test", "x@bücher.test", "postmaster")
+BODIES = (b"", b"x", b".", b"..\r\n.\r\n", b"Subject: x\n\n.dot\r\rend", b"\xe4\r\n", b"y" * 301)
+COMPARED = (
+    "data", "owed", "lines", "during", "then", "chunked", "content", "last", "masked", "patience", "count",
+)  # fmt: skip
+YES = b"250 ok\r\n"
+"""What MAIL and RCPT are told, each."""
+
+
+def offering(*keywords: str) -> Extensions:
+    return Extensions.parse("\n".join(["mail.test", *keywords]).encode())
+
+
+def connection(extensions: Extensions, **attributes: object) -> Connection:
+    """As much of one as the short way looks at."""
+    session = Session()
+    session.receive_data(b"220 hi\r\n")
+    session.extensions = extensions
+    return cast(Connection, SimpleNamespace(session=session, esmtp=True, most_recipients=None, **attributes))
+
+
+def asked_for(dialogue: Any, *answers: bytes) -> list[Step]:
+    """The steps of a dialogue to which the server says this."""
+    steps = []
+    with contextlib.suppress(StopIteration):
+        step = next(dialogue)
+        for answer in answers:
+            steps.append(step)
+            step.received += [Reply(int(code), b"ok") for code in answer.split()]
+            if step.content is not None:
+                step.end_left()
+            step = dialogue.send(step.received)
+    dialogue.close()
+    return steps
+
+
+@given(
+    st.sets(st.sampled_from(KEYWORDS)),
+    st.sampled_from(ADDRESSES),
+    st.lists(st.sampled_from(ADDRESSES[1:]), min_size=1, max_size=3),
+    st.sampled_from(BODIES),
+    st.booleans(),
+)
+def test_both_ways_write_the_same_and_are_owed_the_same(
+    keywords: set[str], sender: str, recipients: list[str], body: bytes, chunked: bool
+) -> None:
+    extensions = offering(*sorted(keywords))
+    prepared = prepare(sender, tuple(recipients), body, eightbitmime=True, smtputf8=True)
+    octets = express.envelope_of(connection(extensions), prepared)
+    if octets is None:
+        return
+    content = prepared.content
+    assert isinstance(content, InMemory)
+    ledger = Ledger(recipients)
+    chunked = chunked and extensions.chunking
+    short = express.one_write if chunked else express.two_writes
+    ours = short(octets, len(recipients), content, ledger)
+    yes = b"250 " * (len(recipients) + 1)
+    answers = [yes + b"250"] if chunked else [yes + b"354", b"250"]
+    transaction = Transaction(prepared, extensions, Ledger(recipients), chunked=chunked)
+    theirs = asked_for(deliver(transaction), *answers)
+    assert [[getattr(step, name) for name in COMPARED] for step in ours] == [
+        [getattr(step, name) for name in COMPARED] for step in theirs
+    ]
+    assert [list(step.verbs) for step in ours] == [list(step.verbs) for step in theirs]
+
+
+def made(*recipients: str, content: Any = BODY) -> Prepared:
+    return prepare(SENDER, recipients, content, eightbitmime=True, smtputf8=True)
+
+
+def offers(*keywords: str) -> Callable[[Connection], None]:
+    return lambda link: setattr(link.session, "extensions", offering(*keywords))
+
+
+CHANGED: dict[str, Callable[[Connection], None]] = {
+    "no PIPELINING": offers("SIZE"),
+    "LIMITS": offers("PIPELINING", "LIMITS RCPTMAX=5"),
+    "too large": offers("PIPELINING", "SIZE 10"),
+    "after HELO": lambda link: setattr(link, "esmtp", False),
+    "takes few recipients": lambda link: setattr(link, "most_recipients", 3),
+    "an envelope is open": lambda link: setattr(link.session, "phase", Phase.MAIL),
+}
+NOT_PLAIN: dict[str, Callable[[], Prepared]] = {
+    "no octets": lambda: made(TO, content=iter([b"x"])),
+    "large": lambda: made(TO, content=b"x" * 65_535),
+    "wishes": lambda: made(Recipient(TO, notify="never")),
+    "a quoted address": lambda: made('"a b"@c.test'),
+    "an international one": lambda: made("\u00e4@c.test"),
+    "many recipients": lambda: made(*[TO] * 101),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_connection_that_is_not_plain_takes_the_long_way(change: str) -> None:
+    link = connection(offering("PIPELINING", "SIZE"))
+    assert express.envelope_of(link, made(TO)) is not None
+    CHANGED[change](link)
+    assert express.envelope_of(link, made(TO)) is None
+
+
+@pytest.mark.parametrize("kind", NOT_PLAIN)
+def test_a_message_that_is_not_plain_takes_the_long_way(kind: str) -> None:
+    link = connection(offering("PIPELINING", "SIZE"))
+    assert express.envelope_of(link, NOT_PLAIN[kind]()) is None
+
+
+def test_a_refused_chunk_sends_the_next_message_the_long_way() -> None:
+    link = connection(offering("PIPELINING", "CHUNKING"))
+    content = made(TO).content
+    assert isinstance(content, InMemory)
+    [step] = express.one_write(b"MAIL\r\nRCPT\r\n", 1, content, Ledger([TO]))
+    link.session.send(step)
+    step.end_left()
+    link.session.receive_data(b"250 ok\r\n250 ok\r\n550 no\r\n")
+    assert link.session.unsettled
+    assert express.envelope_of(link, made(TO)) is None
+
+
+# The content leaves as soon as it may
+
+
+def group(wire: Wire) -> tuple[Step, Step, asyncio.Future[list[Reply]]]:
+    """An envelope that was written, and the content that waits for the 354."""
+    content = made(TO).content
+    assert isinstance(content, InMemory)
+    begin, end = express.two_writes(b"MAIL\r\nRCPT\r\n", 1, content, Ledger([TO]))
+    begin.next = end, BODY + END_OF_CONTENT
+    return begin, end, wire.send(begin)
+
+
+def test_the_content_leaves_with_the_354_and_the_task_waits_on() -> None:
+    wire = Wire()
+    begin, end, waiter = group(wire)
+    wire.receive(b"250 ok\r\n250 ok\r\n")
+    assert wire.transport.wrote == [begin.data]
+    wire.receive(GO)
+    assert wire.transport.wrote == [begin.data, BODY + END_OF_CONTENT]
+    assert (end.performed, end.ended, waiter.done()) == (True, True, False)
+    wire.receive(b"250 queued\r\n")
+    assert waiter.result() == [Reply(250, b"queued")] == end.received
+    assert wire.session.reusable
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"250 ok\r\n550 no\r\n354 go\r\n", b"250 ok\r\n250 ok\r\n250 no\r\n", b"450 no\r\n550 no\r\n503 no\r\n"],
+)
+def test_after_anything_but_yes_no_content_leaves_by_itself(said: bytes) -> None:
+    wire = Wire()
+    begin, end, waiter = group(wire)
+    wire.receive(said)
+    assert waiter.result() == begin.received
+    assert wire.transport.wrote == [begin.data]
+    assert not end.performed
+
+
+def test_after_a_cancellation_no_content_leaves() -> None:
+    wire = Wire()
+    begin, end, waiter = group(wire)
+    waiter.cancel()
+    wire.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
+    assert wire.transport.wrote == [begin.data]
+    assert not end.performed
+
+
+def test_a_reply_to_content_that_was_not_written_breaks_the_connection() -> None:
+    wire = Wire()
+    begin, end, waiter = group(wire)
+    wire.receive(b"250 ok\r\n250 ok\r\n354 go\r\n250 queued\r\n")
+    assert wire.transport.wrote == [begin.data]
+    assert waiter.done()
+    assert not end.performed
+    assert wire.session.failure is not None
+
+
+def test_the_time_for_the_verdict_begins_when_the_content_leaves() -> None:
+    wire = Wire()
+    _, end, waiter = group(wire)
+    wire.clock.advance(wire.protocol.timeouts.reply - 1)  # type: ignore[operator]  # there is one
+    wire.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
+    wire.clock.advance(wire.protocol.timeouts.final - 1)  # type: ignore[operator]  # likewise
+    assert not waiter.done()
+    wire.clock.advance(2)
+    assert waiter.done()
+    assert end.ended
+
+
+@pytest.mark.parametrize("error", [OSError("broken"), RuntimeError("no handle"), ZeroDivisionError()])
+def test_content_that_could_not_be_written_counts_as_gone(error: Exception) -> None:
+    wire = Wire()
+    _, end, waiter = group(wire)
+
+    def breaks(octets: bytes) -> None:
+        raise error
+
+    wire.transport.write = breaks  # type: ignore[method-assign,assignment]
+    wire.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
+    failure = waiter.exception()
+    assert isinstance(
+        failure, type(error) if isinstance(error, ZeroDivisionError) else SMTPServerDisconnected
+    )
+    assert end.ended
+    assert wire.session.failure is not None
+
+
+# Whatever else happens is judged by the dialogue
+
+
+@each_loop
+async def test_nothing_special_takes_no_dialogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with MailServer() as server, AsyncSMTP(server.host, server.port) as smtp:
+        with monkeypatch.context() as patch:
+            patch.setattr(Drive, "run", None)
+            for chunked in (False, True):
+                connection = smtp._connection
+                assert connection is not None
+                connection.chunking = chunked
+                assert (await send(smtp, TO, TOO)).accepted == (TO, TOO)
+    assert [message.recipients for message in server.messages] == [(TO, TOO)] * 2
+
+
+@each_loop
+async def test_one_who_looks_on_sees_every_line() -> None:
+    seen: list[tuple[str, bytes]] = []
+    async with MailServer() as server:
+        smtp = AsyncSMTP(server.host, server.port, trace=lambda event, octets: seen.append((event, octets)))
+        async with smtp:
+            await send(smtp, TO)
+    kinds = [kind for kind, _ in seen]
+    assert kinds.count("content") == 1
+    assert ("reply", b"354 Start mail input\r\n") in seen or any(
+        octets.startswith(b"354") for _, octets in seen
+    )
+    content = kinds.index("content")
+    assert any(octets.startswith(b"354") for _, octets in seen[:content])
+
+
+@each_loop
+@pytest.mark.parametrize(
+    ("last", "known"),
+    [
+        ([b"550 no\r\n"], Delivery.REFUSED),
+        ([b"350 what\r\n"], Delivery.UNKNOWN),
+        ([close()], Delivery.UNKNOWN),
+        ([b"421 bye\r\n"], Delivery.REFUSED),
+    ],
+    ids=["refused", "odd", "lost", "421"],
+)
+async def test_what_is_said_to_the_content_is_judged_as_ever(last: list[Any], known: Delivery) -> None:
+    script = [*hello("PIPELINING"), *envelope(TO), "DATA", GO, expect_content(), *last]
+    async with ScriptedServer(script) as server, AsyncSMTP(server.host, server.port) as smtp:
+        error = await caught(send(smtp))
+    assert deliveries(error) == [known]
+    assert error.__context__ is None
+
+
+@each_loop
+async def test_a_part_of_the_recipients_is_reported_as_ever() -> None:
+    script = [*hello("PIPELINING"), *envelope(TO), f"RCPT TO:<{NEXT}>", b"550 no\r\n"]
+    script += ["DATA", GO, expect_content(), b"250 ok\r\n"]
+    async with ScriptedServer(script) as server, AsyncSMTP(server.host, server.port) as smtp:
+        result = await send(smtp, TO, NEXT)
+    assert list(result) == [NEXT]
+    assert result.accepted == (TO,)
+
+
+@each_loop
+async def test_a_pool_takes_the_short_way_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with MailServer() as server, SMTPPool(server.host, server.port) as pool:
+        await pool.sendmail(SENDER, TO, BODY)
+        with monkeypatch.context() as patch:
+            patch.setattr(Drive, "run", None)
+            assert (await pool.sendmail(SENDER, TO, BODY)).accepted == (TO,)
+    assert len(server.messages) == 2
