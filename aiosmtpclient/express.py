@@ -13,14 +13,14 @@ Rules of this room:
 
 from __future__ import annotations
 
-from . import commands
+from . import commands, transactions
 from .connection import Connection
 from .content import InMemory
 from .delivery import Ledger
 from .message import Prepared
 from .replies import Reply
 from .steps import Phase, Step
-from .transactions import END, ONE_WRITE
+from .transactions import END
 
 MOST = 100
 """Recipients of a plain message."""
@@ -34,7 +34,8 @@ def envelope_of(connection: Connection, prepared: Prepared) -> bytes | None:
     limit = extensions.size_limit
     if (
         type(content) is not InMemory
-        or content.size > (ONE_WRITE if limit is None else min(limit, ONE_WRITE))
+        or content.size > transactions.ONE_WRITE
+        or (limit is not None and content.size > limit)
         or prepared.smtputf8
         or recipients.special
         or len(recipients.paths) > MOST

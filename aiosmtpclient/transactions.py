@@ -66,7 +66,8 @@ def deliver(transaction: Transaction) -> Dialogue[Reply]:
         SMTPNotSupportedError: an option needs an extension the server lacks; nothing was written.
     """
     lines = lines_of(transaction)
-    if len(lines.rcpts) == 1 and fits_one_write(transaction):
+    begun = transaction.begun
+    if begun[0].chunked if begun else len(lines.rcpts) == 1 and _fits_one_write(transaction):
         accepted = yield from _in_one_write(transaction, lines)
         return accepted or (yield from _once_more(transaction))
     data: Reply | None = None
@@ -88,8 +89,7 @@ def deliver(transaction: Transaction) -> Dialogue[Reply]:
     return (yield from _content(step, transaction.ledger, lmtp=transaction.lmtp))
 
 
-def fits_one_write(transaction: Transaction) -> bool:
-    """True if envelope, BDAT and content may leave together."""
+def _fits_one_write(transaction: Transaction) -> bool:
     content = transaction.prepared.content
     return (
         transaction.chunked

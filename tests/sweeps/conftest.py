@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 
 import pytest
 
 from .figures import ONE_IN, SEED, TORTURE, line_of
+
+
+@pytest.fixture(autouse=True)
+def nobody_looks_on(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes over the wire is not logged, as in production: that is another way through the code.
+
+    Behind STARTTLS it is, as everywhere else where a test has a password.
+    """
+    params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if params.get("security") != "starttls":
+        monkeypatch.setattr(logging.getLogger("aiosmtpclient.session"), "level", logging.WARNING)
+        logging.getLogger("aiosmtpclient.session").manager._clear_cache()  # type: ignore[attr-defined]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -294,7 +294,7 @@ def _look_around(played: Interrupted, desk: Desk) -> None:
     """Nothing is held by whom is gone."""
     lines = _open_lines(desk.post)
     if desk.smtp is not None:
-        if desk.smtp._turn._lock.locked():
+        if desk.smtp._turn.taken:
             played.add("leak", "the turn was not given back")
         if len(lines) > desk.connections:
             played.add("leak", f"{lines}, and the client says {desk.smtp!r}")
