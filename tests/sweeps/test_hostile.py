@@ -47,9 +47,9 @@ class _Shown(logging.Handler):
 
 
 @pytest.fixture
-def shown() -> Iterator[_Shown]:
+def shown(nobody_looks_on: None) -> Iterator[_Shown]:
     """What is logged at DEBUG, everything."""
-    logger, handler = logging.getLogger("aiosmtpclient"), _Shown()
+    logger, handler = logging.getLogger("aiosmtpclient.session"), _Shown()
     level, propagates = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)

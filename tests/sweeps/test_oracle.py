@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from unittest import mock
 
@@ -53,13 +53,13 @@ def forgets_that_the_end_left() -> AbstractContextManager[object]:
 
 
 def takes_every_end_for_unknown() -> AbstractContextManager[object]:
-    begin = Ledger.begin_again
+    begin = Ledger.__init__
 
-    def begin_again(self: Ledger) -> None:
-        begin(self)
+    def begin_gone(self: Ledger, addresses: Iterable[str]) -> None:
+        begin(self, addresses)
         self._left = True
 
-    return mock.patch.object(Ledger, "begin_again", begin_again)
+    return mock.patch.object(Ledger, "__init__", begin_gone)
 
 
 def believes_a_reply_that_nobody_asked_for() -> AbstractContextManager[object]:
