@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,15 +12,18 @@ from .figures import ONE_IN, SEED, TORTURE, line_of
 
 
 @pytest.fixture(autouse=True)
-def nobody_looks_on(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def nobody_looks_on(request: pytest.FixtureRequest) -> Iterator[None]:
     """What goes over the wire is not logged, as in production: that is another way through the code.
 
     Behind STARTTLS it is, as everywhere else where a test has a password.
     """
     params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    logger = logging.getLogger("aiosmtpclient.session")
+    level = logger.level
     if params.get("security") != "starttls":
-        monkeypatch.setattr(logging.getLogger("aiosmtpclient.session"), "level", logging.WARNING)
-        logging.getLogger("aiosmtpclient.session").manager._clear_cache()  # type: ignore[attr-defined]
+        logger.setLevel(logging.WARNING)
+    yield
+    logger.setLevel(level)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
