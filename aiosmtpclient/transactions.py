@@ -184,6 +184,8 @@ def _owed_by_lmtp(step: Step, recipients: int, received: Sequence[Reply]) -> int
     """How many replies there will be: one for each recipient accepted, one if there is none."""
     lines, known = step.lines, len(received)
     if known == lines:  # asked at every reply, so it is counted once
+        if any(reply.intermediate for reply in received):
+            return known  # it lost its place: whom it takes for accepted, nobody knows
         refused = sum(reply.code >= 400 for reply in received[lines - recipients : lines])
         return lines + max(1, recipients - refused)
     if known == lines + 1 and received[lines].code in _NOT_IMPLEMENTED:

@@ -8,7 +8,7 @@ import pytest
 from flight import OFFERS, ONE, TWO, begin, known, sending, stream
 from wire import BODY, GO, OK, SENDER, hello
 
-from aiosmtpclient import AsyncSMTP, Delivery, SMTPProtocolError, SMTPServerDisconnected
+from aiosmtpclient import AsyncLMTP, AsyncSMTP, Delivery, SMTPProtocolError, SMTPServerDisconnected
 from aiosmtpclient.testing import ScriptedServer
 from aiosmtpclient.testing.scripted import read_all, read_exactly
 
@@ -52,6 +52,22 @@ async def test_one_reply_too_few_in_a_group_refuses_nobody(answers: bytes) -> No
         with pytest.raises(Exception) as caught:
             await smtp.sendmail(SENDER, [ONE, TWO], BODY)
         assert [outcome.delivery for outcome in caught.value.outcomes] == [NOT_SENT, NOT_SENT]
+        smtp.close()
+
+
+@pytest.mark.parametrize("answers", [OK + OK + GO, OK + GO + OK, GO + OK + OK, OK + GO + NO])
+async def test_behind_a_3yz_to_an_lmtp_envelope_the_next_message_is_not_refused_by_a_reply_to_this_one(
+    answers: bytes,
+) -> None:
+    """How many replies the content earns there nobody knows, so none behind it is anybody's."""
+    script = [*hello(*OFFERS, verb="LHLO"), *WHOLE, "RSET", *WHOLE]
+    script += [answers + OK + OK + OK + OK + OK + OK + NO + NO, read_all()]
+    async with ScriptedServer(script) as server:
+        smtp = AsyncLMTP(server.host, server.port, pipelining="stream", chunking="eager")
+        await smtp.connect()
+        tasks = [asyncio.create_task(smtp.sendmail(SENDER, [ONE, TWO], BODY)) for _ in range(2)]
+        errors = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [[one.delivery for one in error.outcomes] for error in errors] == [[UNKNOWN] * 2] * 2
         smtp.close()
 
 
