@@ -188,8 +188,10 @@ def _owed_by_lmtp(step: Step, recipients: int, received: Sequence[Reply]) -> int
             return known  # it lost its place: whom it takes for accepted, nobody knows
         refused = sum(reply.code >= 400 for reply in received[lines - recipients : lines])
         return lines + max(1, recipients - refused)
-    if known == lines + 1 and received[lines].code in _NOT_IMPLEMENTED:
-        return known  # that is the command's, and there is no content which others could answer
+    if known == lines + 1:
+        mail, first = received[lines - recipients - 1], received[lines]
+        if first.code in _NOT_IMPLEMENTED or not mail.positive:
+            return known  # that is the command's, and there is no content which others could answer
     return step.owed
 
 

@@ -71,6 +71,20 @@ async def test_behind_a_3yz_to_an_lmtp_envelope_the_next_message_is_not_refused_
         smtp.close()
 
 
+async def test_behind_a_refused_lmtp_sender_nobody_is_told_what_was_said_to_another() -> None:
+    """Without a sender there is no message, and one reply to its chunk; with two recipients there are two."""
+    script = [*hello(*OFFERS, verb="LHLO"), *WHOLE, "RSET", *WHOLE]
+    script += [NO + OK + OK + b"554 5.5.1 no\r\n", OK + OK + OK + OK + OK + NO, read_all()]
+    async with ScriptedServer(script) as server:
+        smtp = AsyncLMTP(server.host, server.port, pipelining="stream", chunking="eager")
+        await smtp.connect()
+        tasks = [asyncio.create_task(smtp.sendmail(SENDER, [ONE, TWO], BODY)) for _ in range(2)]
+        errors = await asyncio.gather(*tasks, return_exceptions=True)
+        states = [[one.delivery for one in error.outcomes] for error in errors]
+        assert states == [[REFUSED] * 2, [UNKNOWN] * 2]
+        smtp.close()
+
+
 async def test_a_421_that_was_there_before_the_message_does_not_refuse_it() -> None:
     """What is gathered has not left yet: the server ended the session, and never saw the message."""
     bye = b"421 4.3.2 bye\r\n"
