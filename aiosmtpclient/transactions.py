@@ -183,13 +183,15 @@ def _judged_one_write(transaction: Transaction, step: Step, before: int) -> Dial
 def _owed_by_lmtp(step: Step, recipients: int, received: Sequence[Reply]) -> int:
     """How many replies there will be: one for each recipient accepted, one if there is none."""
     lines, known = step.lines, len(received)
+    if known < lines:
+        return step.owed
+    mail, *rcpts = received[lines - recipients - 1 : lines]
     if known == lines:  # asked at every reply, so it is counted once
-        if any(reply.intermediate for reply in received):
+        if mail.intermediate or any(reply.intermediate for reply in rcpts):
             return known  # it lost its place: whom it takes for accepted, nobody knows
-        refused = sum(reply.code >= 400 for reply in received[lines - recipients : lines])
-        return lines + max(1, recipients - refused)
+        return lines + max(1, sum(reply.code < 400 for reply in rcpts))
     if known == lines + 1:
-        mail, first = received[lines - recipients - 1], received[lines]
+        first = received[lines]
         if first.code in _NOT_IMPLEMENTED or not mail.positive:
             return known  # that is the command's, and there is no content which others could answer
     return step.owed

@@ -8,7 +8,14 @@ import pytest
 from flight import OFFERS, ONE, TWO, begin, known, sending, stream
 from wire import BODY, GO, OK, SENDER, hello
 
-from aiosmtpclient import AsyncLMTP, AsyncSMTP, Delivery, SMTPProtocolError, SMTPServerDisconnected
+from aiosmtpclient import (
+    AsyncLMTP,
+    AsyncSMTP,
+    Delivery,
+    SMTPProtocolError,
+    SMTPRecipientsRefused,
+    SMTPServerDisconnected,
+)
 from aiosmtpclient.testing import ScriptedServer
 from aiosmtpclient.testing.scripted import read_all, read_exactly
 
@@ -68,6 +75,20 @@ async def test_behind_a_3yz_to_an_lmtp_envelope_the_next_message_is_not_refused_
         tasks = [asyncio.create_task(smtp.sendmail(SENDER, [ONE, TWO], BODY)) for _ in range(2)]
         errors = await asyncio.gather(*tasks, return_exceptions=True)
         assert [[one.delivery for one in error.outcomes] for error in errors] == [[UNKNOWN] * 2] * 2
+        smtp.close()
+
+
+async def test_a_3yz_to_the_reset_before_an_lmtp_message_is_no_index_error() -> None:
+    """Whether the RSET worked shows in the reply to MAIL."""
+    refused, taken = OK + OK + OK + b"554 5.6.0 no\r\n" * 2, GO + OK * 5
+    async with ScriptedServer(
+        [*hello(*OFFERS, verb="LHLO"), *WHOLE, refused, "RSET", *WHOLE, taken]
+    ) as server:
+        smtp = AsyncLMTP(server.host, server.port, pipelining="stream", chunking="eager")
+        await smtp.connect()
+        with pytest.raises(SMTPRecipientsRefused):
+            await smtp.sendmail(SENDER, [ONE, TWO], BODY)
+        assert (await smtp.sendmail(SENDER, [ONE, TWO], BODY)).accepted == (ONE, TWO)
         smtp.close()
 
 
