@@ -39,7 +39,7 @@ fuzz: $(READY)
 
 mutants: $(VENV)/.ready-mutants
 	$(VENV)/bin/mutmut run $(if $(ROOM),"aiosmtpclient.$(ROOM).*") $(ARGS)
-	$(VENV)/bin/mutmut results
+	$(VENV)/bin/mutmut results | { grep -v "not checked" || true; }
 
 interop: $(READY)
 	$(RUN) -m pytest -q -p no:xdist -p no:cacheprovider --timeout=120 tests/interop $(ARGS)
