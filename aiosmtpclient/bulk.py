@@ -57,11 +57,14 @@ async def in_window(
     """
     run = _Run(messages, carry, window, ordered)
     try:
-        while not run.over:
-            await run.news()
+        while True:
+            # First: where tasks begin eagerly some may have ended already, and that is no news any more.
             while (outcome := run.oldest()) is not None:
                 yield outcome
                 run.make_room()
+            if run.over:
+                break
+            await run.news()
     finally:
         await run.stop()
 
