@@ -34,9 +34,11 @@ Carry = Callable[[int, M], Awaitable[Outcome]]
 
 
 async def one_by_one(
-    messages: Iterable[M] | AsyncIterable[M], carry: Carry[M]
+    messages: Iterable[M] | AsyncIterable[M], carry: Carry[M], *, begin: Callable[[], object] | None = None
 ) -> AsyncGenerator[Outcome, None]:
-    """Send each message after the outcome of the one before was taken."""
+    """Send each message after the outcome of the one before was taken; `begin` as for `in_window`."""
+    if begin is not None:
+        begin()
     index = 0
     async with contextlib.aclosing(_feed(messages)) as each:
         async for message in each:
@@ -45,7 +47,12 @@ async def one_by_one(
 
 
 async def in_window(
-    messages: Iterable[M] | AsyncIterable[M], carry: Carry[M], window: int, *, ordered: bool = False
+    messages: Iterable[M] | AsyncIterable[M],
+    carry: Carry[M],
+    window: int,
+    *,
+    ordered: bool = False,
+    begin: Callable[[], object] | None = None,
 ) -> AsyncGenerator[Outcome, None]:
     """Send with so many messages under way.
 
@@ -54,14 +61,20 @@ async def in_window(
         carry: sends one.
         window: how many are under way at most.
         ordered: yield the outcomes in the order of the messages, not as they become known.
+        begin: called when somebody asks for the first outcome, which may be long after this call.
     """
+    if begin is not None:
+        begin()
     run = _Run(messages, carry, window, ordered)
     try:
-        while not run.over:
-            await run.news()
+        while True:
+            # First: where tasks begin eagerly some may have ended already, and that is no news any more.
             while (outcome := run.oldest()) is not None:
                 yield outcome
                 run.make_room()
+            if run.over:
+                break
+            await run.news()
     finally:
         await run.stop()
 

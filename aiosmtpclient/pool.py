@@ -294,9 +294,8 @@ class SMTPPool(Mailing):
             failure = None
 
     def _run(self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool) -> Run:
-        self._here()
         window = self._limits.connections * self._limits.depth
-        return in_window(messages, carry, window, ordered=ordered)
+        return in_window(messages, carry, window, ordered=ordered, begin=self._here)
 
     # -- lending ---------------------------------------------------------------------------------
 

@@ -149,15 +149,15 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             if waiter.done():
                 continue
             heard = True
-            if step.next is not None and step.go_on and not (waiters or session.failure or session.told):
-                self._go_on(*step.next, waiter)
+            following = step.next if session.phase is step.then and not (waiters or session.told) else None
+            if following is not None and step.go_on:
+                self._go_on(*following, waiter)
                 return
             waiter.set_result(step.received)
         if session.phase is Phase.CLOSING and (waiters or not heard):
             session.lost()  # a 421, and behind it nothing comes for the others, or nobody is here to close
-        if session.failure is not None or (
-            session.condemned is not None and session.owing in (session.condemned, None)
-        ):
+        given_up = session.condemned
+        if session.failure is not None or (given_up is not None and session.owing in (given_up, None)):
             self.abort()
         elif session.replies_read != before:
             if waiters and self._socket is not None:
@@ -464,8 +464,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._look_at(self._since + seconds)
         else:
             step = self.session.owing
-            written = step is not None and (step.content is None or step.ended)
-            phase = step.verb if step is not None and written else "content"
+            phase = step.verb if step is not None and (step.content is None or step.ended) else "content"
             text = f"{self.session.peer} took longer than {seconds:g} s ({phase})"
             if phase == "greeting" and not self.session.encrypted:
                 text += "; if it speaks TLS from the first octet, use tls='implicit' or SMTP_SSL"

@@ -308,10 +308,12 @@ class Sending(Mailing, ByHand):
     # -- many --------------------------------------------------------------------------
 
     def _run(self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool) -> Run:
-        self._unreachable = False
         if self._pipelining == "stream":
-            return in_window(messages, carry, WINDOW, ordered=ordered)
-        return one_by_one(messages, carry)
+            return in_window(messages, carry, WINDOW, ordered=ordered, begin=self._begin_run)
+        return one_by_one(messages, carry, begin=self._begin_run)
+
+    def _begin_run(self) -> None:
+        self._unreachable = False
 
 
 def _known_as(connection: Connection) -> str:

@@ -55,17 +55,17 @@ class Turn:
         """The turn, if nobody has it."""
         if self.taken:
             return None
+        lease = Lease(self)  # first: what fails for want of memory must not leave a turn that nobody has
         self.taken = True
-        return Lease(self)
+        return lease
 
     async def take(self) -> Lease:
         """Wait for the turn."""
-        if not self.taken:
-            self.taken = True
-            return Lease(self)
+        if (at_once := self.at_once()) is not None:
+            return at_once
         if self._waiting is None:
             self._waiting = deque()
-        mine = asyncio.get_running_loop().create_future()
+        lease, mine = Lease(self), asyncio.get_running_loop().create_future()
         self._waiting.append(mine)
         try:
             await mine
@@ -75,7 +75,7 @@ class Turn:
             elif mine in self._waiting:
                 self._waiting.remove(mine)
             raise
-        return Lease(self)
+        return lease
 
     def _hand_on(self) -> None:
         while self._waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
@@ -273,3 +274,18 @@ async def test_an_iterable_that_waits_is_not_waited_for_by_who_stops() -> None:
     assert (await anext(run)).index == 0
     async with asyncio.timeout(1):
         await run.aclose()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks")
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("count", [1, WINDOW, 50])
+async def test_outcomes_known_at_once_where_tasks_begin_eagerly_are_not_waited_for_in_vain(
+    count: int, ordered: bool
+) -> None:
+    async def carry(index: int, message: int) -> Outcome:
+        return Outcome(index, str(message).encode(), Delivery.NOT_SENT)
+
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    async with asyncio.timeout(5):
+        found = await indices(in_window(Source(count), carry, WINDOW, ordered=ordered))
+    assert sorted(found) == list(range(count))

@@ -223,6 +223,19 @@ async def test_a_server_that_restarts_is_not_the_end_of_a_client(trouble):
         assert server.connections == 4
 
 
+@each_loop
+@pytest.mark.parametrize("pipelining", ["message", "stream"])
+async def test_a_run_made_while_the_server_is_there_but_begun_later_does_not_take_it_for_gone(pipelining):
+    messages = [Envelope(SENDER, TO, BODY)]
+    async with ScriptedServer([*hello(), close()], [close()], OVER) as server:
+        async with AsyncSMTP(server.host, server.port, pipelining=pipelining) as smtp:
+            await smtp._connection.protocol.closed
+            later = smtp.send_messages(messages)
+            assert isinstance(await caught(send(smtp)), SMTPException)
+            [outcome] = [outcome async for outcome in later]
+            assert outcome.delivery is Delivery.ACCEPTED, outcome.error
+
+
 async def test_credentials_that_are_refused_at_a_new_connection_are_not_shown_again_and_again():
     first = [*hello("AUTH PLAIN"), "AUTH PLAIN", b"235 in\r\n", close()]
     second = [*hello("AUTH PLAIN"), "AUTH PLAIN", b"535 no\r\n", *bye()]

@@ -291,6 +291,16 @@ async def test_what_is_said_to_the_content_is_judged_as_ever(last: list[Any], kn
 
 
 @each_loop
+async def test_a_server_that_leaves_with_its_354_is_not_said_to_have_been_left() -> None:
+    script = [*hello("PIPELINING"), *envelope(TO), "DATA", b"354 go\r\n421 bye\r\n", close()]
+    async with ScriptedServer(script) as server, AsyncSMTP(server.host, server.port) as smtp:
+        error = await caught(send(smtp))
+    assert deliveries(error) == [Delivery.NOT_SENT]
+    assert "421 bye" in str(error)
+    assert "on this side" not in str(error)
+
+
+@each_loop
 async def test_a_part_of_the_recipients_is_reported_as_ever() -> None:
     script = [*hello("PIPELINING"), *envelope(TO), f"RCPT TO:<{NEXT}>", b"550 no\r\n"]
     script += ["DATA", GO, expect_content(), b"250 ok\r\n"]

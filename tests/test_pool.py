@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 import weakref
+from collections.abc import AsyncIterator
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from wire import BODY, GO, SENDER, TO, bye, envelope, hello, mark, take, wait_fo
 
 from aiosmtpclient import (
     Delivery,
+    Outcome,
     SMTPException,
     SMTPPool,
     SMTPPoolError,
@@ -303,6 +305,21 @@ def test_in_a_second_loop_the_error_says_what_to_do() -> None:
             assert server.connections == 1
 
     asyncio.run(first())
+
+
+def test_a_run_may_be_made_before_there_is_a_loop_to_run_in() -> None:
+    async def all_of(run: AsyncIterator[Outcome]) -> list[Delivery]:
+        return [outcome.delivery async for outcome in run]
+
+    with MailServer() as server:
+        pool = SMTPPool(server.host, server.port)
+        run = pool.send_messages([message()])
+
+        async def later() -> list[Delivery]:
+            async with pool:
+                return await all_of(run)
+
+        assert asyncio.run(later()) == [Delivery.ACCEPTED]
 
 
 def test_a_pool_whose_loop_was_closed_works_in_a_new_one() -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from aiosmtpclient import turn as room
 from aiosmtpclient.turn import Lease, Turn
 
 pytestmark = pytest.mark.each_loop
@@ -138,5 +139,30 @@ async def test_all_who_wait_may_be_cancelled_at_once() -> None:
         task.cancel()
     await settled()
     assert had == []
+    async with asyncio.timeout(1):
+        assert (await turn.take()).held
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_turn_that_there_was_no_memory_to_give_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    def no_memory(turn: Turn) -> Lease:
+        raise MemoryError
+
+    turn = Turn()
+    lease = await turn.take() if waits else None
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "Lease", no_memory)
+        if lease is None:
+            with pytest.raises(MemoryError):
+                turn.at_once()
+        unlucky = asyncio.create_task(turn.take())
+        await settled()
+        if lease is not None:
+            lease.give_back()
+        with pytest.raises(MemoryError):
+            async with asyncio.timeout(1):
+                await unlucky
     async with asyncio.timeout(1):
         assert (await turn.take()).held
