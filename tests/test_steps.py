@@ -37,9 +37,49 @@ def test_a_step_says_what_it_was_told() -> None:
         raise AssertionError("nothing is written here")
 
     step = Step(
-        b"", "end of content", content=InMemory.of(b"a"), progress=progress, patience=5.0, seven_bit=True
+        b"",
+        "end of content",
+        content=InMemory.of(b"a"),
+        progress=progress,
+        patience=5.0,
+        seven_bit=True,
+        chunked=True,
+        count=len,
     )
     assert (step.progress, step.patience, step.seven_bit) == (progress, 5.0, True)
+    assert (step.chunked, step.count) == (True, len)
+
+
+def test_content_has_eight_bits_and_leaves_by_data_unless_something_else_is_said() -> None:
+    step = Step(b"", "end of content", content=InMemory.of(b"a"))
+    assert (step.seven_bit, step.chunked, step.count) == (False, False, None)
+
+
+def test_a_group_goes_on_if_all_was_accepted_and_more_is_asked_for() -> None:
+    def said(*codes: int) -> bool:
+        step = Step(b"", "MAIL", "RCPT", "DATA", owed=3)
+        step.received += [Reply(code, b"") for code in codes]
+        return step.go_on
+
+    assert said(250, 250, 354)
+    assert said(250, 299, 300)
+    assert said(250, 251, 399)
+    assert not said()
+    assert not said(250, 250)
+    assert not said(250, 354)
+    assert not said(250, 250, 250)
+    assert not said(250, 250, 400)
+    assert not said(250, 300, 354)
+    assert not said(550, 250, 354)
+
+
+def test_what_a_performed_step_failed_with_is_raised_once() -> None:
+    step = Step(b"", "MAIL")
+    step.received.append(OK)
+    step.failed = OSError("gone")
+    with pytest.raises(OSError, match="gone"):
+        step.outcome()
+    assert step.outcome() == [OK]
 
 
 def test_replies_answer_commands_unless_there_is_content_behind_them() -> None:
