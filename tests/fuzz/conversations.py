@@ -154,9 +154,12 @@ class Babbler:
             self.server.closed = closes
         assert len(self.answers) < MOST_ANSWERS, "it does not end"
         parser = ReplyParser()
-        self.in_step = (
-            self.in_step and len(parser.feed(said)) == 1 and not parser.pending and parser.error is None
-        )
+        replies = parser.feed(said)
+        self.in_step = self.in_step and len(replies) == 1 and not parser.pending and parser.error is None
+        if self.server is not None and verb in ("EHLO", "LHLO") and replies and said != right:
+            # What it offers is what it said, not what it was to say.
+            lines = replies[0].message.upper().split(b"\n")[1:]
+            self.server.keywords = {re.split(rb"[ \t=]", line)[0] for line in lines}
         return said
 
     def _answer(self, verb: str, right: bytes) -> tuple[bytes, bool]:
