@@ -151,7 +151,7 @@ class Lender:
         actions = self.slots.give_back(slot, now, alone=alone, unused=unused)
         if actions:
             self._carry_out(actions)
-        elif self.slots.wanted or self._fires > now + self.slots.limits.idle:
+        elif actions is not None or self._fires > now + self.slots.limits.idle:
             self._set_timer()  # mostly it is set to something that comes first
 
     def too_many(self, slot: Slot) -> None:
@@ -183,7 +183,7 @@ class Lender:
                 future = cast("asyncio.Future[Slot]", ticket.tenant)
                 if future.done():  # cancelled, and does not know it yet
                     now = self.loop.time()
-                    todo += self.slots.give_back(slot, now, alone=ticket.alone, unused=True)
+                    todo += self.slots.give_back(slot, now, alone=ticket.alone, unused=True) or ()
                 else:
                     future.set_result(slot)
             elif do is Do.FAIL and ticket is not None:

@@ -395,32 +395,36 @@ class SMTPPool(Mailing):
 class _Loan(AbstractAsyncContextManager[AsyncSMTP]):
     """`async with` borrows a connection. No generator, which would be a good part of the price."""
 
-    __slots__ = ("_lender", "_pool", "_slot")
+    __slots__ = ("_client", "_lender", "_pool", "_slot")
 
     def __init__(self, pool: SMTPPool) -> None:
         self._pool = pool
 
     async def __aenter__(self) -> AsyncSMTP:
-        self._lender = self._pool._here()
-        self._slot = await self._pool._borrow(alone=True)
-        client = client_of(self._slot)
+        pool = self._pool
+        self._lender = lender = pool._here()
+        slot = None if pool._closed else lender.take(alone=True)
+        self._slot = slot or await pool._borrow(alone=True)
+        self._client = client = client_of(self._slot)
         client.lend()
         return client
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        client = client_of(self._slot)
+        client = self._client
         try:
             if kind is None:
-                await client.take_back()
+                if not client.untouched:
+                    await client.take_back()
             else:
                 client.give_up()
         except BaseException:
             client.give_up()
             raise
         finally:
-            self._slot.messages += max(0, client.carried - 1)
+            if client.carried > 1:
+                self._slot.messages += client.carried - 1
             self._lender.give_back(self._slot, alone=True)
 
 

@@ -139,7 +139,12 @@ class PooledSMTP(AsyncSMTP):
             idle: seconds since it was used.
         """
         connection = self._connection
-        if connection is None or not connection.session.reusable or not connection.ready:
+        if connection is None:
+            return False
+        session, transport = connection.session, connection.protocol.transport
+        # It was greeted when it was opened, so this is all that `ready` asks.
+        fit = session.reusable and session.unclaimed is None
+        if not fit or transport is None or transport.is_closing():
             return False
         return idle < SEEN or not _has_news(connection)
 
@@ -165,6 +170,17 @@ class PooledSMTP(AsyncSMTP):
         """Remember what it was when somebody got it for himself."""
         self._borrowed_as = self._state()
         self.carried = 0
+
+    @property
+    def untouched(self) -> bool:
+        """It is what it was when it was lent, and nothing is open there."""
+        connection = self._connection
+        return (
+            connection is not None
+            and connection.session.reusable
+            and connection.session.unclaimed is None
+            and self._borrowed_as == self._state()
+        )
 
     async def take_back(self) -> None:
         """End what he left open; if it is not what it was, nobody else gets it."""

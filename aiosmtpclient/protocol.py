@@ -97,10 +97,10 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self._greeting: Replies | None = greeting
         self._waiters: list[Replies] = [greeting]
         self._gathered: list[bytes | memoryview] = []
-        self._ending: list[Step] = []
+        self._ending: tuple[Step, ...] = ()  # no lists: an idle connection would keep them empty
         self._unsent: Step | None = None
         self._paused = False
-        self._moved: list[asyncio.Future[None]] = []
+        self._moved: tuple[asyncio.Future[None], ...] = ()
         self._socket: socket.socket | None = None
         self._unwritten = 0
         self._since = 0.0
@@ -264,7 +264,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if self.session.told:
             self.session.sent_content(octets)  # first: a trace may forbid it
         if self.gathering:
-            self._ending.append(step)
+            self._ending += (step,)
             self.write(lines + octets if lines else octets)
         else:
             step.end_left()
@@ -288,7 +288,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if not self._gathered:
             return
         gathered, self._gathered = self._gathered, []
-        ending, self._ending = self._ending, []
+        ending, self._ending = self._ending, ()
         self._unsent = None
         try:
             if self.transport is None or self.transport.is_closing() or self.session.phase in OVER:
@@ -370,7 +370,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         """Drop the connection at once: nothing more is written, everything that waits fails."""
         self.session.fail(error or self._closed_here())
         self._gathered.clear()
-        self._ending.clear()
+        self._ending = ()
         self._unsent = None
         self._end()
         if self.transport is not None:
@@ -478,11 +478,11 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     async def _movement(self) -> None:
         """Wait until a reply came, there is room, or the connection is gone."""
         moved = self._loop.create_future()
-        self._moved.append(moved)
+        self._moved += (moved,)
         await moved
 
     def _wake(self) -> None:
-        moved, self._moved = self._moved, []
+        moved, self._moved = self._moved, ()
         for waiter in moved:
             if not waiter.done():
                 waiter.set_result(None)

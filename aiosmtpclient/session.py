@@ -29,7 +29,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from .errors import SMTPException, SMTPProtocolError, SMTPServerDisconnected, spoken_of
 from .extensions import Extensions
@@ -101,7 +101,7 @@ class Session:
         self._parser = ReplyParser(self._mask)
         self._owing = [self.greeting]  # no deque: one of those takes 600 octets, and this stays short
         self._chunk: Step | None = None
-        self._secrets: list[bytes] = []
+        self._secrets: Sequence[bytes] = ()
 
     # -- what is owed ------------------------------------------------------------------
 

@@ -264,8 +264,10 @@ class Slots:
 
     def give_back(
         self, slot: Slot, now: float, *, alone: bool = True, unused: bool = False
-    ) -> Sequence[Action]:
-        """Somebody is done with it. If it may not be used again, say so with `spoil` before.
+    ) -> Sequence[Action] | None:
+        """Somebody is done with it; None if that changes nothing for anybody else.
+
+        If it may not be used again, say so with `spoil` before.
 
         Args:
             alone: he had it for himself.
@@ -284,7 +286,7 @@ class Slots:
                 if not fit or slot.messages >= slot.most or now >= slot.expires:
                     self._close(slot)
         if not (self._waiting or self._actions or self.shut) and len(self._slots) <= self.cap:
-            return ()  # what mostly happens
+            return None  # what mostly happens
         return self._settle(now)
 
     def spoil(self, slot: Slot) -> None:

@@ -83,7 +83,7 @@ class Desk:
         return self.carry_out(self.slots.failed(self.next(Do.OPEN), self.now, **why))
 
     def back(self, slot: Slot, *, alone: bool = True) -> list[Do]:
-        return self.carry_out(self.slots.give_back(slot, self.now, alone=alone))
+        return self.carry_out(self.slots.give_back(slot, self.now, alone=alone) or ())
 
     def closed(self) -> list[Do]:
         return self.carry_out(self.slots.closed(self.next(Do.CLOSE), self.now))
@@ -260,7 +260,7 @@ def test_a_connection_carries_no_more_messages_than_it_may() -> None:
 def test_who_did_nothing_with_a_connection_used_up_nothing() -> None:
     desk = Desk(Limits(connections=1, messages=2))
     slot = desk.open_for(desk.ask())
-    assert desk.carry_out(desk.slots.give_back(slot, desk.now, unused=True)) == []
+    assert desk.carry_out(desk.slots.give_back(slot, desk.now, unused=True) or ()) == []
     for do in ([], [Do.CLOSE]):
         assert desk.slots.take(desk.now, alone=True) is slot
         assert desk.back(slot) == do
@@ -501,7 +501,7 @@ def wait_after(use: str) -> float | None:
     slot = desk.opened()
     if use == "spoilt":
         desk.slots.spoil(slot)
-    desk.carry_out(desk.slots.give_back(slot, desk.now, unused=use == "unused"))
+    desk.carry_out(desk.slots.give_back(slot, desk.now, unused=use == "unused") or ())
     if use != "spoilt":
         desk.carry_out(desk.slots.lost(slot, desk.now))
     desk.ask(patience=100)

@@ -103,7 +103,7 @@ class AnyOrder(RuleBasedStateMachine):
         if end == "crowded":
             self.carry_out(self.slots.crowded(slot, self.now))
         unused = end == "unused"
-        self.carry_out(self.slots.give_back(slot, self.now, alone=ticket.alone, unused=unused))
+        self.carry_out(self.slots.give_back(slot, self.now, alone=ticket.alone, unused=unused) or ())
 
     @precondition(lambda self: self.busy[Do.OPEN])
     @rule(data=st.data(), most=st.sampled_from([0, 1, 2, 100]), stillborn=st.booleans())
