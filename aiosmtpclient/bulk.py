@@ -87,9 +87,12 @@ class _Run(Generic[M]):
     ) -> None:
         # Only one of them: an asynchronous generator cannot be asked twice at a time, and to see to
         # that has its price.
-        awaited = isinstance(messages, AsyncIterable)
-        self._each = _feed(messages) if awaited else None
-        self._at_hand: Iterator[M] = iter(()) if isinstance(messages, AsyncIterable) else iter(messages)
+        self._each: AsyncGenerator[M, None] | None = None
+        self._at_hand: Iterator[M] = iter(())
+        if isinstance(messages, AsyncIterable):
+            self._each = _feed(messages)
+        else:
+            self._at_hand = iter(messages)
         self._carry = carry
         self._window = window
         self._ordered = ordered

@@ -43,27 +43,21 @@ class Ledger:
     __slots__ = ("_astray", "_left", "_replies", "addresses", "as_a_whole", "carrier", "final")
 
     def __init__(self, addresses: Iterable[str]) -> None:
-        self.addresses = addresses if type(addresses) is tuple else tuple(addresses)
+        self.begin(addresses)
+
+    def begin(self, addresses: Iterable[str]) -> None:
+        """Start over with these recipients: nothing is known about anybody."""
+        self.addresses = tuple(addresses)
         self.carrier: int | None = None
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """Start over on the same connection: the server has forgotten this message."""
         self.final: Reply | None = None
         self.as_a_whole: Delivery | None = None
         self._left = False
         self._astray = _NOBODY
         self._replies: list[Reply | None] = [None] * len(self.addresses)
-
-    def begin(self, addresses: Iterable[str]) -> None:
-        """Start over with these recipients: nothing is known about anybody."""
-        self.addresses = tuple(addresses)
-        self.carrier = None
-        self.begin_again()
-
-    def begin_again(self) -> None:
-        """Start over on the same connection: the server has forgotten this message."""
-        self.final = None
-        self.as_a_whole = None
-        self._left = False
-        self._astray = _NOBODY
-        self._replies = [None] * len(self.addresses)
 
     @property
     def open(self) -> list[int]:

@@ -122,21 +122,17 @@ class Parcel:
 
     def light(self, extensions: Extensions) -> Prepared | None:
         """The same as `prepared`, at once, for what is plainly light: a few octets."""
-        envelope = self.envelope
-        content = envelope.content
-        if type(content) is not bytes or envelope.parameters is not None or len(content) > preparing.LIGHT:
+        content = self.envelope.content
+        if (
+            type(content) is not bytes
+            or self.envelope.parameters is not None
+            or not preparing.is_light(content)
+        ):
             return None
         prepared, form = self._prepared, (extensions.eightbitmime, extensions.smtputf8)
         if prepared is None or form != self._form:
-            prepared = self._prepared = prepare(
-                envelope.sender,
-                envelope.recipients,
-                content,
-                eightbitmime=form[0],
-                smtputf8=form[1],
-                binary=self.binary,
-            )
-            self._form = form
+            prepared = self._make(*form)
+            self._prepared, self._form = prepared, form
         return prepared
 
     async def prepared(self, extensions: Extensions) -> Prepared:

@@ -98,10 +98,7 @@ class Sending(Mailing, ByHand):
                 and not self._lmtp
                 and (plain := express.envelope_of(connection, prepared)) is not None
             ):
-                if parcel.before is not None:
-                    await self._before(parcel, connection)
-                parcel.attempts += 1
-                ledger.carrier = connection.serial
+                await self._begin(parcel, connection)
                 begun = await express.carry(connection, plain, prepared, ledger, chunked=chunked)
                 if ledger.final is not None:
                     return SendResult(ledger, parcel.envelope)
@@ -171,10 +168,7 @@ class Sending(Mailing, ByHand):
         self, transaction: Transaction, parcel: Parcel, connection: Connection, divided: Division
     ) -> None:
         """The same, a transaction for each part."""
-        if parcel.before is not None:
-            await self._before(parcel, connection)
-        parcel.attempts += 1
-        parcel.ledger.carrier = connection.serial
+        await self._begin(parcel, connection)
         parcel.further = -1  # each part counts itself
         await self._send_in_parts(parcel, connection, transaction, divided)
 
@@ -234,20 +228,20 @@ class Sending(Mailing, ByHand):
                 lease.give_back()
         return SendResult(ledger, parcel.envelope)
 
-    async def _before(self, parcel: Parcel, connection: Connection) -> None:
+    async def _begin(self, parcel: Parcel, connection: Connection) -> None:
+        """Everything is ready: the next octet is the first."""
         if parcel.before is not None:
             await parcel.before()
             connection.protocol.check()  # it may have gone in the meantime
+        parcel.attempts += 1
+        parcel.ledger.carrier = connection.serial
 
     async def _deliver(
         self, transaction: Transaction, parcel: Parcel, connection: Connection, lease: Lease
     ) -> None:
         if not transaction.begun:
-            if parcel.before is not None:
-                await self._before(parcel, connection)
-                transaction.unsettled = connection.session.unsettled
-            parcel.attempts += 1
-            parcel.ledger.carrier = connection.serial
+            await self._begin(parcel, connection)
+            transaction.unsettled = connection.session.unsettled
         lent = lease if transaction.shared else None
         try:
             await connection.run(deliver(transaction), home=_READY, lease=lent)

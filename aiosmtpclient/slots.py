@@ -248,13 +248,9 @@ class Slots:
             return None
         slot = next(reversed(self._idle))
         idle = now - slot.since
-        worn = slot.over or slot.messages >= slot.most or now >= slot.expires
-        if worn or idle >= self.limits.check_after or not self._alive(slot, idle):
+        if idle >= self.limits.check_after or self._worn(slot, now) or not self._alive(slot, idle):
             return None  # `ask` does something about it
-        del self._idle[slot]
-        self._busy[slot] = None
-        slot.load = ALONE if alone else 1
-        slot.messages += 1
+        self._load(slot, alone)
         return slot
 
     def withdraw(self, ticket: Ticket, now: float) -> list[Action]:
@@ -283,7 +279,7 @@ class Slots:
             if not slot.load:
                 del self._busy[slot]
                 self._idle[slot] = None
-                if not fit or slot.messages >= slot.most or now >= slot.expires:
+                if not fit or self._worn(slot, now):
                     self._close(slot)
         if not (self._waiting or self._actions or self.shut) and len(self._slots) <= self.cap:
             return None  # what mostly happens
