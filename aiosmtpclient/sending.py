@@ -83,7 +83,8 @@ class Sending(Mailing, ByHand):
                 parcel.check()
             if parcel.of_many and self._unreachable:
                 raise SMTPServerDisconnected("not connected: no new connection could be made")
-            stream = self._pipelining == "stream"
+            pipelining = self._pipelining  # once: a pool may change its mind while this is half-way
+            stream = pipelining == "stream"
             trial = parcel.of_many or stream or parcel.binary
             connection = self._at_hand(trial) or await self._ready(trial)
             session = connection.session
@@ -93,7 +94,7 @@ class Sending(Mailing, ByHand):
             begun: list[Step] = []
             chunked = self._may_chunk(connection)
             if (
-                self._pipelining == "message"
+                pipelining == "message"
                 and parcel.plain
                 and not self._lmtp
                 and (plain := express.envelope_of(connection, prepared)) is not None
@@ -107,7 +108,7 @@ class Sending(Mailing, ByHand):
                 extensions,
                 ledger,
                 lmtp=self._lmtp,
-                pipelined=self._pipelining != "off",
+                pipelined=pipelining != "off",
                 chunked=chunked,
                 shared=stream and extensions.pipelining,
                 unsettled=session.unsettled and not begun,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_protocol import Wire
-from wire import BODY, GO, NEXT, SENDER, TO, TOO, caught, deliveries, each_loop, envelope, hello, send
+from wire import BODY, GO, NEXT, SENDER, TO, TOO, caught, deliveries, each_loop, envelope, hello, send, take
 
 from aiosmtpclient import AsyncSMTP, Delivery, SMTPPool, express
 from aiosmtpclient.commands import END_OF_CONTENT
@@ -29,6 +29,7 @@ from aiosmtpclient.replies import Reply
 from aiosmtpclient.session import Session
 from aiosmtpclient.steps import Phase, Step
 from aiosmtpclient.testing import MailServer, ScriptedServer
+from aiosmtpclient.testing.conversation import Conversation
 from aiosmtpclient.testing.scripted import close, expect_content
 from aiosmtpclient.transactions import deliver
 
@@ -318,3 +319,29 @@ async def test_a_pool_takes_the_short_way_too(monkeypatch: pytest.MonkeyPatch) -
             patch.setattr(Drive, "run", None)
             assert (await pool.sendmail(SENDER, TO, BODY)).accepted == (TO,)
     assert len(server.messages) == 2
+
+
+@each_loop
+async def test_a_message_that_is_half_way_goes_on_as_it_began_when_a_pool_turns_to_lock_step() -> None:
+    """MAIL was written once more, behind the 354, so that the server took it for content."""
+    half_way = asyncio.Event()
+
+    async def wait(conversation: Conversation) -> None:
+        await half_way.wait()
+
+    async def reached(conversation: Conversation) -> None:
+        half_way.set()
+        await server.conversations[0].gone.wait()
+
+    odd = [*hello("PIPELINING"), f"MAIL FROM:<{SENDER}>", wait, b"\0\0\r\n"]
+    slow = [*hello("PIPELINING"), *envelope(TO), f"RCPT TO:<{NEXT}>", b"550 no\r\n"]
+    slow += ["DATA", reached, GO, expect_content(), b"250 ok\r\n"]
+    async with ScriptedServer(odd, slow, [*hello("PIPELINING"), *take(TO)]) as server:
+        async with SMTPPool(server.host, server.port, max_connections=2) as pool:
+            first = asyncio.create_task(pool.sendmail(SENDER, TO, BODY))
+            while not server.received or b"MAIL" not in server.received[0]:
+                await asyncio.sleep(0)
+            result = await pool.sendmail(SENDER, (TO, NEXT), BODY)
+            assert (list(result), result.accepted) == ([NEXT], (TO,))
+            assert (await first).accepted == (TO,)
+            await pool.close(timeout=0)

@@ -165,6 +165,8 @@ def _message(played: Played, number: int, told: Told) -> tuple[list[Problem], in
             wanted.append(NOT_SENT)  # behind a refused chunk nobody knows whom a reply is for
         if _out_of_sight(played) and not facts.left:
             wanted.append(UNKNOWN)  # the end was written, only nobody read it
+        if _alone_or_first(played, number) and facts.left:
+            wanted.append(UNKNOWN)  # those behind it are not looked at, also if they are here already
         if outcome.delivery is NOT_SENT and facts.taken:
             problems.append(Problem("wrong class", f"message {number}, {name}: not sent, and taken"))
         if outcome.delivery not in wanted:
@@ -189,6 +191,13 @@ def _out_of_sight(played: Played) -> bool:
     """A server that falls silent reads no more, and inside TLS nobody else sees what was written to it."""
     cut = getattr(played.trial, "cut", None)  # only a trial of the cancel sweep has one
     return cut is not None and cut.how == "silence" and getattr(played.trial, "security", "") != "plain"
+
+
+def _alone_or_first(played: Played, number: int) -> bool:
+    """In LMTP a 503 to BDAT is the only reply, or the first recipient's: nobody knows which."""
+    scenario, trial, slots = played.trial.scenario, played.trial, played.post.connections[0].slots
+    instead = trial.behaviour == "says 503 instead" and scenario.lmtp and scenario.chunking != "off"
+    return instead and any(slot.number == trial.place and slot.message == number for slot in slots)
 
 
 def expected(facts: Facts) -> list[Delivery]:
