@@ -24,13 +24,25 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from .delivery import Outcome
 
 M = TypeVar("M")
+M_contra = TypeVar("M_contra", contravariant=True)
 Carry = Callable[[int, M], Awaitable[Outcome]]
 """Sends the message with this index, and says what became of it; raises nothing but cancellations."""
+
+
+class Lane(Protocol[M_contra]):
+    """How one worker sends, where each has something of its own."""
+
+    def carry(self, index: int, message: M_contra) -> Awaitable[Outcome]:
+        """Send the message with this index, as `Carry`."""
+        raise NotImplementedError
+
+    def rest(self) -> None:
+        """There is nothing to send for now."""
 
 
 async def one_by_one(
@@ -53,6 +65,7 @@ async def in_window(
     *,
     ordered: bool = False,
     begin: Callable[[], object] | None = None,
+    new_lane: Callable[[], Lane[M]] | None = None,
 ) -> AsyncGenerator[Outcome, None]:
     """Send with so many messages under way.
 
@@ -62,10 +75,11 @@ async def in_window(
         window: how many are under way at most.
         ordered: yield the outcomes in the order of the messages, not as they become known.
         begin: called when somebody asks for the first outcome, which may be long after this call.
+        new_lane: makes a worker's own way to send, instead of `carry`.
     """
     if begin is not None:
         begin()
-    run = _Run(messages, carry, window, ordered)
+    run = _Run(messages, carry, window, ordered, new_lane)
     try:
         while True:
             # First: where tasks begin eagerly some may have ended already, and that is no news any more.
@@ -83,7 +97,12 @@ class _Run(Generic[M]):
     """Workers that take messages, and the outcomes that nobody has looked at yet."""
 
     def __init__(
-        self, messages: Iterable[M] | AsyncIterable[M], carry: Carry[M], window: int, ordered: bool
+        self,
+        messages: Iterable[M] | AsyncIterable[M],
+        carry: Carry[M],
+        window: int,
+        ordered: bool,
+        new_lane: Callable[[], Lane[M]] | None = None,
     ) -> None:
         # Only one of them: an asynchronous generator cannot be asked twice at a time, and to see to
         # that has its price.
@@ -94,6 +113,7 @@ class _Run(Generic[M]):
         else:
             self._at_hand = iter(messages)
         self._carry = carry
+        self._new_lane = new_lane
         self._window = window
         self._ordered = ordered
         self._next = 0
@@ -118,12 +138,32 @@ class _Run(Generic[M]):
         self._tell()
 
     async def _work(self) -> None:
-        while (taken := self._take() if self._each is None else await self._await(self._each)) is not None:
-            outcome = await self._carry(*taken)
+        lane = self._new_lane() if self._new_lane is not None else None
+        if lane is None:
+            await self._send_all(self._carry, None)
+            return
+        try:
+            await self._send_all(lane.carry, lane)
+        finally:
+            lane.rest()
+
+    async def _send_all(self, carry: Carry[M], lane: Lane[M] | None) -> None:
+        while True:
+            if self._each is None:
+                taken = self._take()
+            else:
+                if lane is not None:
+                    lane.rest()
+                taken = await self._await(self._each)
+            if taken is None:
+                return
+            outcome = await carry(*taken)
             self._done[outcome.index] = outcome
             if self._reader is not None:
                 self._tell()
             while len(self._done) >= self._window:
+                if lane is not None:
+                    lane.rest()
                 self._room.clear()
                 await self._room.wait()
 

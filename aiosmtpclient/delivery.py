@@ -40,24 +40,30 @@ class Ledger:
         carrier: serial number of the connection that carried it, once something was written.
     """
 
-    __slots__ = ("_astray", "_left", "_replies", "addresses", "as_a_whole", "carrier", "final")
+    # Defaults of the class: of most messages nothing more than the last reply is learnt.
+    final: Reply | None = None
+    as_a_whole: Delivery | None = None
+    carrier: int | None = None
+    _left = False
+    _astray = _NOBODY
 
     def __init__(self, addresses: Iterable[str]) -> None:
-        self.begin(addresses)
+        self.addresses = tuple(addresses)
+        self._replies: list[Reply | None] = [None] * len(self.addresses)
 
     def begin(self, addresses: Iterable[str]) -> None:
         """Start over with these recipients: nothing is known about anybody."""
         self.addresses = tuple(addresses)
-        self.carrier: int | None = None
+        self.carrier = None
         self.begin_again()
 
     def begin_again(self) -> None:
         """Start over on the same connection: the server has forgotten this message."""
-        self.final: Reply | None = None
-        self.as_a_whole: Delivery | None = None
+        self.final = None
+        self.as_a_whole = None
         self._left = False
         self._astray = _NOBODY
-        self._replies: list[Reply | None] = [None] * len(self.addresses)
+        self._replies = [None] * len(self.addresses)
 
     @property
     def open(self) -> list[int]:
@@ -222,7 +228,7 @@ class SendResult(dict[str, Reply]):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """What became of one message of many.
 

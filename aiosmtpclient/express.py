@@ -18,12 +18,14 @@ from .connection import Connection
 from .content import InMemory
 from .delivery import Ledger
 from .message import Prepared
+from .protocol import Replies
 from .replies import Reply
 from .steps import Phase, Step
 from .transactions import END
 
 MOST = 100
 """Recipients of a plain message."""
+_NOTHING: list[Reply] = []
 _ONE = ("MAIL", "RCPT", "DATA"), ("MAIL", "RCPT", END)
 
 
@@ -53,10 +55,8 @@ def envelope_of(connection: Connection, prepared: Prepared) -> bytes | None:
     )
 
 
-async def carry(
-    connection: Connection, envelope: bytes, prepared: Prepared, ledger: Ledger, *, chunked: bool
-) -> list[Step]:
-    """Send a plain message; if `ledger.final` is set behind this, everybody was accepted.
+class Begun:
+    """A plain message that was begun: what was performed, and what it is judged by.
 
     Args:
         connection: what `envelope_of` was asked about.
@@ -65,54 +65,99 @@ async def carry(
         ledger: where the account is written.
         chunked: BDAT may be used, if the server offers it.
 
-    Returns:
-        The steps that were performed.
+    Attributes:
+        steps: what was performed. What it failed with is in the last.
+        waiter: the replies; None if it failed at once.
     """
-    content, recipients, session = prepared.content, len(prepared.recipients.paths), connection.session
-    if not isinstance(content, InMemory):
-        raise AssertionError(content)
-    if chunked and session.extensions.chunking:
-        steps, whole = one_write(envelope, recipients, content, ledger), content.data
-    else:
-        steps, whole = two_writes(envelope, recipients, content, ledger), None
-        steps[0].next = steps[1], content.stuffed() + commands.END_OF_CONTENT
-    steps[0].performed = True
-    replies: list[Reply] = []
-    failure: BaseException | None = None
-    try:
-        replies = await connection.protocol.send(steps[0], whole)
-    except BaseException as error:
-        failure = error
-    if not steps[-1].performed:
-        del steps[-1]
-    last = steps[-1]
-    if failure is not None:
-        last.failed, failure = failure, None
-    elif last.ended and len(replies) == last.owed and max(replies)[0] < 300 and session.reusable:
-        ledger.accept(replies[-1])
-    return steps
+
+    __slots__ = ("_ledger", "chunked", "connection", "prepared", "steps", "waiter")
+
+    def __init__(
+        self, connection: Connection, envelope: bytes, prepared: Prepared, ledger: Ledger, *, chunked: bool
+    ) -> None:
+        self.connection = connection
+        self.prepared = prepared
+        self.chunked = chunked
+        self.waiter: Replies | None = None
+        self._ledger = ledger
+        content, recipients = prepared.content, len(prepared.recipients.paths)
+        if not isinstance(content, InMemory):
+            raise AssertionError(content)
+        self.steps: list[Step]
+        whole: bytes | None = None
+        if chunked and connection.session.extensions.chunking:
+            whole = content.data
+            self.steps = [OneWrite(envelope, recipients, content, ledger)]
+        else:
+            begin, end = Begin(envelope, recipients), End(content, ledger)
+            begin.next = end, content.stuffed() + commands.END_OF_CONTENT
+            self.steps = [begin, end]
+        try:
+            self.waiter = connection.protocol.send(self.steps[0], whole)
+        except BaseException as error:
+            self.steps[0].failed = error
+
+    async def accepted(self) -> bool:
+        """Wait for the replies; True if everybody was accepted, which is written down then.
+
+        If not, `steps` has what is to be judged by the dialogue, an error or a cancellation too.
+        """
+        steps, replies = self.steps, _NOTHING
+        try:
+            if self.waiter is not None:
+                replies = await self.waiter
+        except BaseException as error:
+            steps[-1 if steps[-1].performed else 0].failed = error
+        if not steps[-1].performed:
+            del steps[-1]
+        last = steps[-1]
+        yes = last.ended and len(replies) == last.owed and max(replies)[0] < 300
+        if not yes or self.connection.session.failure is not None:
+            return False
+        self._ledger.accept(replies[-1])
+        return True
 
 
-def one_write(envelope: bytes, recipients: int, content: InMemory, ledger: Ledger) -> list[Step]:
+class OneWrite(Step):
     """Envelope, BDAT and content at once."""
-    lines = recipients + 1
-    step = Step(
-        envelope + commands.bdat(content.size, last=True),
-        owed=lines + 1,
-        lines=lines,
-        during=Phase.CONTENT,
-        content=content,
-        chunked=True,
-        on_end=ledger.end_left,
-        last=True,
-    )
-    step.verbs = _ONE[1] if recipients == 1 else ("MAIL", *["RCPT"] * recipients, END)
-    return [step]
+
+    during, then = Phase.CONTENT, Phase.READY
+    chunked = last = performed = True
+
+    def __init__(self, envelope: bytes, recipients: int, content: InMemory, ledger: Ledger) -> None:
+        self.data = envelope + commands.bdat(content.size, last=True)
+        self.verbs = _ONE[1] if recipients == 1 else ("MAIL", *["RCPT"] * recipients, END)
+        self.lines = recipients + 1
+        self.owed = recipients + 2
+        self.received = []
+        self.content = content
+        self.on_end = ledger.end_left
 
 
-def two_writes(envelope: bytes, recipients: int, content: InMemory, ledger: Ledger) -> list[Step]:
-    """Envelope and DATA, then the content."""
-    begin = Step(envelope + commands.DATA, owed=recipients + 2, during=Phase.MAIL, then=Phase.CONTENT)
-    begin.verbs = _ONE[0] if recipients == 1 else ("MAIL", *["RCPT"] * recipients, "DATA")
-    end = Step(b"", END, during=Phase.CONTENT, content=content, on_end=ledger.end_left, last=True)
-    return [begin, end]
+class Begin(Step):
+    """Envelope and DATA."""
+
+    during, then = Phase.MAIL, Phase.CONTENT
+    content = None
+    performed = True
+
+    def __init__(self, envelope: bytes, recipients: int) -> None:
+        self.data = envelope + commands.DATA
+        self.verbs = _ONE[0] if recipients == 1 else ("MAIL", *["RCPT"] * recipients, "DATA")
+        self.owed = self.lines = recipients + 2
+        self.received = []
+
+
+class End(Step):
+    """The content, and its end."""
+
+    data = b""
+    verbs = (END,)
+    owed, lines = 1, 0
+    during, then = Phase.CONTENT, Phase.READY
+    last = True
+
+    def __init__(self, content: InMemory, ledger: Ledger) -> None:
+        self.received = []
+        self.content = content
+        self.on_end = ledger.end_left

@@ -33,7 +33,9 @@ class Mailing:
         """Send one message; the account is in the parcel's ledger, whatever comes of it."""
         raise NotImplementedError("only who has a connection can send")
 
-    def _run(self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool) -> Run:
+    def _run(
+        self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool, journal: Journal | None
+    ) -> Run:
         """Send many, so many at a time as makes sense."""
         raise NotImplementedError("only who has a connection can send")
 
@@ -150,4 +152,4 @@ class Mailing:
             raise TypeError("send_messages takes an iterable of messages; for one there is send_message")
 
         carry: Carry[Message | Envelope] = partial(account, send=self._send, journal=journal)
-        return self._run(messages, carry, ordered)
+        return self._run(messages, carry, ordered, journal)

@@ -29,7 +29,7 @@ Body: TypeAlias = Message | bytes | bytearray | memoryview | str | Source
 """Everything that can be sent. A `str` is always text, never a file's name."""
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, init=False)
 class Envelope:
     """A message with the envelope it is to travel in, which its headers do not decide.
 
@@ -70,19 +70,22 @@ class Envelope:
         parameters: Parameters | None = None,
         **options: Unpack[MailOptions],
     ) -> None:
-        # The class is frozen: this is how its own initialiser would do it.
+        # The class is frozen: this is how its own initialiser would do it. What is not given is the class's.
         put = object.__setattr__
         put(self, "sender", sender)
-        put(self, "recipients", _tuple(recipients))
+        put(self, "recipients", (recipients,) if isinstance(recipients, str) else tuple(recipients))
         put(self, "content", content)
-        put(self, "mail_options", _tuple(mail_options) if mail_options else ())
-        put(self, "rcpt_options", _tuple(rcpt_options) if rcpt_options else ())
-        put(self, "all_or_nothing", all_or_nothing)
+        if mail_options:
+            put(self, "mail_options", _tuple(mail_options))
+        if rcpt_options:
+            put(self, "rcpt_options", _tuple(rcpt_options))
+        if all_or_nothing:
+            put(self, "all_or_nothing", True)
         if options:
             parameters = parameters_of(options)
         if parameters is not None:
             parameters.refuse_doubles(self.mail_options, self.rcpt_options)
-        put(self, "parameters", parameters)
+            put(self, "parameters", parameters)
 
 
 @dataclass(slots=True)

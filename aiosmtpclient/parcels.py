@@ -53,10 +53,17 @@ class Parcel:
         of_many: many messages may follow, so it is worth to find out whether BDAT may be used.
     """
 
-    __slots__ = (
-        "_form", "_headers", "_prepared", "_read", "_start", "attempts", "before", "binary", "envelope",
-        "further", "ledger", "of_many", "plain", "progress",
-    )  # fmt: skip
+    # Defaults of the class: most messages are plain, and are sent once.
+    before: Callable[[], Awaitable[None]] | None = None
+    progress: Progress | None = None
+    of_many = binary = False
+    plain = True
+    attempts = further = 0
+    _headers: FromHeaders | None = None
+    _form: tuple[bool, bool] | None = None
+    _prepared: Prepared | None = None
+    _read = False
+    _start: int | None = None
 
     def __init__(
         self,
@@ -69,24 +76,24 @@ class Parcel:
         of_many: bool = False,
     ) -> None:
         self.envelope = envelope
-        self.progress = progress
-        self.before = before
-        self.of_many = of_many
-        self.attempts = 0
-        self.further = 0
+        if headers is not None:
+            self._headers = headers
+        if progress is not None:
+            self.progress = progress
+        if before is not None:
+            self.before = before
+        if of_many:
+            self.of_many = True
         optional = envelope.mail_options or envelope.parameters
-        self.binary = bool(optional) and _is_binary(envelope)
-        self.plain = not (optional or envelope.rcpt_options or envelope.all_or_nothing or progress)
+        if optional:
+            self.binary = _is_binary(envelope)
+        if optional or progress is not None or envelope.rcpt_options or envelope.all_or_nothing:
+            self.plain = False
         if ledger is None:
             self.ledger = Ledger(envelope.recipients)
         else:
             self.ledger = ledger
             ledger.begin(envelope.recipients)
-        self._headers = headers
-        self._form: tuple[bool, bool] | None = None
-        self._prepared: Prepared | None = None
-        self._read = False
-        self._start: int | None = None
 
     @classmethod
     def of(cls, message: Message | Envelope) -> Parcel:
@@ -121,18 +128,20 @@ class Parcel:
         return not self._read
 
     def light(self, extensions: Extensions) -> Prepared | None:
-        """The same as `prepared`, at once, for what is plainly light: a few octets."""
-        content = self.envelope.content
-        if (
-            type(content) is not bytes
-            or self.envelope.parameters is not None
-            or not preparing.is_light(content)
+        """The same as `prepared`, at once, for what is light and in memory; else None."""
+        envelope = self.envelope
+        content = envelope.content
+        if type(content) is bytes:
+            if len(content) > preparing.LIGHT or envelope.parameters is not None:
+                return None
+        elif envelope.parameters is not None or not (
+            isinstance(content, Message) and preparing.is_light(content)
         ):
             return None
         prepared, form = self._prepared, (extensions.eightbitmime, extensions.smtputf8)
         if prepared is None or form != self._form:
             prepared = self._make(*form)
-            self._prepared, self._form = prepared, form
+            self._keep(prepared, form)
         return prepared
 
     async def prepared(self, extensions: Extensions) -> Prepared:
@@ -150,19 +159,31 @@ class Parcel:
             prepared = await preparing.prepared(
                 self._make, self.envelope.content, eightbitmime=form[0], smtputf8=form[1]
             )
-            self._prepared, self._form = prepared, form
-            if self._headers is not None:
-                texts = tuple(prepared.recipients.texts)
-                self.envelope = replace(self.envelope, sender=prepared.sender.text, recipients=texts)
-                self.ledger.begin(texts)
-                self._headers = None
+            self._keep(prepared, form)
         if isinstance(prepared.content, InMemory):
             return prepared
         return replace(prepared, content=self._source(prepared.content))
 
+    def _keep(self, prepared: Prepared, form: tuple[bool, bool]) -> None:
+        self._prepared, self._form = prepared, form
+        if self._headers is not None:
+            texts = tuple(prepared.recipients.texts)
+            self.envelope = replace(self.envelope, sender=prepared.sender.text, recipients=texts)
+            self.ledger.begin(texts)
+            self._headers = None
+
     def _make(self, eightbitmime: bool, smtputf8: bool) -> Prepared:
         envelope, content = self.envelope, self.envelope.content
         parameters = envelope.parameters
+        if parameters is None and self._headers is None:
+            return prepare(
+                envelope.sender,
+                envelope.recipients,
+                content,
+                eightbitmime=eightbitmime,
+                smtputf8=smtputf8,
+                binary=self.binary,
+            )
         utf8 = parameters is not None and bool(parameters.smtputf8)
         if self._headers is not None and isinstance(content, Message):
             return prepare_message(
@@ -262,6 +283,7 @@ async def account(
     message: Message | Envelope,
     send: Callable[[Parcel], Awaitable[SendResult]],
     journal: Journal | None = None,
+    parcel: Parcel | None = None,
 ) -> Outcome:
     """Send one message of many; whatever comes of it, a cancellation excepted, is its outcome.
 
@@ -270,14 +292,14 @@ async def account(
         message: what was given.
         send: sends it.
         journal: told before it leaves, and what became of it, also when this is cancelled.
+        parcel: the message on its way, if it is already.
     """
-    parcel: Parcel | None = None
     result: SendResult | None = None
     failure: BaseException | None = None
     entry: _Entry | None = None
     try:
         try:
-            parcel = Parcel.of(message)
+            parcel = parcel or Parcel.of(message)
             if journal is not None:
                 entry = _Entry(journal, index, message)
                 parcel.before = entry.begin

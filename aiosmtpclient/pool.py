@@ -30,7 +30,7 @@ from . import environment, urls
 from .bulk import Carry, in_window
 from .client import DEFAULT_TIMEOUTS, AsyncSMTP, Besides, Options, sealed
 from .connection import keep
-from .delivery import SendResult
+from .delivery import Journal, SendResult
 from .errors import (
     Delivery,
     SMTPException,
@@ -38,6 +38,8 @@ from .errors import (
     SMTPServerDisconnected,
     SMTPTimeoutError,
 )
+from .express import Begun
+from .lanes import Lane
 from .lending import Lender, client_of
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
@@ -241,14 +243,15 @@ class SMTPPool(Mailing):
 
     # -- one message ---------------------------------------------------------------------------
 
-    async def _send(self, parcel: Parcel) -> SendResult:
+    async def _send(self, parcel: Parcel, slot: Slot | None = None, begun: Begun | None = None) -> SendResult:
         course: Course | None = None
         failure: Exception | None = None
         try:
             while True:
                 try:
                     lender = self._here()
-                    slot = None if self._closed else lender.take(alone=False)
+                    if slot is None and not self._closed:
+                        slot = lender.take(alone=False)
                     slot = slot or await self._borrow(patient=parcel.of_many)
                 except BaseException as error:
                     if failure is not None and isinstance(error, SMTPException):
@@ -258,10 +261,10 @@ class SMTPPool(Mailing):
                 if failure is not None:
                     parcel.again()
                     self._retried += 1
-                used, attempts = slot.messages > 1, parcel.attempts
+                used, attempts = slot.messages > 1, parcel.attempts - (begun is not None)
                 failure = None
                 try:
-                    result = await client_of(slot).carry(parcel)
+                    result = await client_of(slot).carry(parcel, begun)
                 except BaseException as error:
                     self._give_back(lender, slot, parcel, error)
                     if not isinstance(error, Exception):
@@ -272,6 +275,7 @@ class SMTPPool(Mailing):
                     lender.give_back(slot, alone=False)
                     self._accepted += 1
                     return result
+                slot = begun = None
                 course = course or Course(self._retries, unknown=self._retry_unknown)
                 ledger = parcel.ledger
                 used = used or attempts == parcel.attempts  # it went while something else was awaited
@@ -293,9 +297,20 @@ class SMTPPool(Mailing):
             # Its traceback has this frame: no cycle, so that a pool nobody closed goes at once.
             failure = None
 
-    def _run(self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool) -> Run:
+    def _run(
+        self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool, journal: Journal | None
+    ) -> Run:
         window = self._limits.connections * self._limits.depth
-        return in_window(messages, carry, window, ordered=ordered, begin=self._here)
+        # What leaves is to be written down first, or waits for the rate: nothing of that is begun at once.
+        short = journal is None and self._rate is None and self._limits.depth == 1
+        lane = self._new_lane if short else None
+        return in_window(messages, carry, window, ordered=ordered, begin=self._here, new_lane=lane)
+
+    def _new_lane(self) -> Lane:
+        return Lane(self._here(), self._send, self._count)
+
+    def _count(self) -> None:
+        self._accepted += 1
 
     # -- lending ---------------------------------------------------------------------------------
 

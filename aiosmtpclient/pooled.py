@@ -26,6 +26,7 @@ from .connection import Connection
 from .delivery import SendResult
 from .dialogues import quit_
 from .errors import SMTPException
+from .express import Begun
 from .parcels import Parcel
 from .rates import Bucket, RateLimit
 from .replies import Reply
@@ -76,20 +77,30 @@ class PooledSMTP(AsyncSMTP):
     _borrowed_as: tuple[object, ...] | None = None
     _leaving: Connection | None = None
 
-    async def _send(self, parcel: Parcel) -> SendResult:
+    async def _send(self, parcel: Parcel, begun: Begun | None = None) -> SendResult:
         self.carried += 1
         before = parcel.before
         if self.pace is not None:
             parcel.before = partial(self._paced, self.pace, before)
         try:
-            return await super()._send(parcel)
+            return await super()._send(parcel, begun)
         finally:
             parcel.before = before
             self.carried += parcel.further
 
-    def carry(self, parcel: Parcel) -> Coroutine[object, object, SendResult]:
-        """Send one message for the pool, which counts by itself."""
-        return AsyncSMTP._send(self, parcel) if self.pace is None else self._send(parcel)
+    def carry(self, parcel: Parcel, begun: Begun | None = None) -> Coroutine[object, object, SendResult]:
+        """Send one message for the pool, which counts by itself; or go on with what was begun."""
+        return AsyncSMTP._send(self, parcel, begun) if self.pace is None else self._send(parcel)
+
+    def begin(self, parcel: Parcel) -> Begun | None:
+        """Begin a message, if it is plain and nothing has to be waited for; else nothing happens.
+
+        Raises:
+            ValueError, SMTPNotSupportedError: it cannot be sent as it is.
+        """
+        if self.pace is not None or self._turn.taken:
+            return None
+        return self._begin_at_once(parcel)
 
     async def _paced(self, pace: Pace, then: Callable[[], Awaitable[None]] | None) -> None:
         await pace.wait()

@@ -138,6 +138,25 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand the octets to the session, and the replies to whoever waits for them."""
+        waiters = self._waiters
+        step = None
+        if len(waiters) == 1 and self._unsent is None and not waiters[0].done():
+            step = self.session.answered(data)
+        if step is None:
+            self._receive(data)
+            return
+        waiter = waiters.pop()
+        if step.next is not None and step.go_on:
+            self._go_on(*step.next, waiter)
+            return
+        waiter.set_result(step.received)
+        if self._paused:
+            self._restart()
+        if self._moved:
+            self._wake()
+
+    def _receive(self, data: bytes) -> None:
+        """The same for whatever may come."""
         session = self.session
         before = session.replies_read
         complete = session.receive_data(data)

@@ -116,6 +116,8 @@ _USUAL = (b"250", b"354")
 # heart, and how long one is at most.
 _KNOWN, _SHORT = 256, 80
 _known: dict[bytes, Reply] = {}
+_groups: dict[bytes, tuple[Reply, ...]] = {}
+_ODD = (334, 421)
 
 
 class ReplyParser:
@@ -164,6 +166,33 @@ class ReplyParser:
             self._fail(f"a reply line of more than {self.max_line} octets")
         self.pending = bool(self._buffer) or self._code is not None
         return replies
+
+    def at_once(self, data: bytes) -> tuple[Reply, ...]:
+        """The replies in what was read, if they are whole, of one line each, and no more than answers.
+
+        That is what mostly comes. Of anything else nothing is said, and nothing is taken: `feed` has it.
+        """
+        if self.pending or self.error is not None:
+            return ()
+        replies = _groups.get(data)
+        return self._group(data) if replies is None else replies
+
+    def _group(self, data: bytes) -> tuple[Reply, ...]:
+        *lines, rest = data.split(b"\n")
+        if rest:
+            return ()
+        replies: list[Reply] = []
+        for line in lines:
+            reply = _known.get(line) or self._whole(line)
+            if reply is None or reply[0] in _ODD:
+                return ()
+            replies.append(reply)
+        group = tuple(replies)
+        if len(lines) > 1 and len(data) <= _SHORT * 4:
+            if len(_groups) >= _KNOWN:
+                _groups.clear()
+            _groups[data] = group
+        return group
 
     def _whole(self, line: bytes) -> Reply | None:
         """A reply of one line, if this is one beyond doubt."""

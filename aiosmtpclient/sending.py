@@ -33,7 +33,7 @@ from .by_hand import ByHand
 from .chunking import VERDICTS, prove
 from .connection import Connection
 from .content import InMemory
-from .delivery import Ledger, SendResult
+from .delivery import Journal, Ledger, SendResult
 from .envelopes import Transaction, lines_of
 from .errors import (
     SMTPException,
@@ -42,6 +42,7 @@ from .errors import (
     SMTPRecipientsRefused,
     SMTPServerDisconnected,
 )
+from .express import Begun
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
 from .parcels import Parcel
@@ -73,69 +74,24 @@ class Sending(Mailing, ByHand):
 
     # -- one message ------------------------------------------------------------------------
 
-    async def _send(self, parcel: Parcel) -> SendResult:
-        """Send one message; the account is in the parcel's ledger, whatever comes of it."""
+    async def _send(self, parcel: Parcel, begun: Begun | None = None) -> SendResult:
+        """Send one message; the account is in the parcel's ledger, whatever comes of it.
+
+        Args:
+            parcel: the message.
+            begun: it has left, and what came of it is to be judged.
+        """
         ledger = parcel.ledger
         lease: Lease | None = None
         try:
             lease = self._turn_at_once() or await self._take_turn()
-            if parcel.binary:
-                parcel.check()
-            if parcel.of_many and self._unreachable:
-                raise SMTPServerDisconnected("not connected: no new connection could be made")
-            pipelining = self._pipelining  # once: a pool may change its mind while this is half-way
-            stream = pipelining == "stream"
-            trial = parcel.of_many or stream or parcel.binary
-            connection = self._at_hand(trial) or await self._ready(trial)
-            session = connection.session
-            extensions = session.extensions
-            prepared = parcel.light(extensions) or await parcel.prepared(extensions)
-            envelope = parcel.envelope
-            begun: list[Step] = []
-            chunked = self._may_chunk(connection)
             if (
-                pipelining == "message"
-                and parcel.plain
-                and not self._lmtp
-                and (plain := express.envelope_of(connection, prepared)) is not None
+                begun is None
+                and (begun := self._begin_at_once(parcel)) is not None
+                and await begun.accepted()
             ):
-                await self._begin(parcel, connection)
-                begun = await express.carry(connection, plain, prepared, ledger, chunked=chunked)
-                if ledger.final is not None:
-                    return SendResult(ledger, parcel.envelope)
-            transaction = Transaction(
-                prepared,
-                extensions,
-                ledger,
-                lmtp=self._lmtp,
-                pipelined=pipelining != "off",
-                chunked=chunked,
-                shared=stream and extensions.pipelining,
-                unsettled=session.unsettled and not begun,
-                all_or_nothing=envelope.all_or_nothing,
-                esmtp=connection.esmtp,
-                mail_options=envelope.mail_options,
-                rcpt_options=envelope.rcpt_options,
-                progress=parcel.progress,
-            )
-            transaction.begun = begun
-            parameters, divided = envelope.parameters, None
-            if parameters is not None or prepared.recipients.special:
-                transaction.ask(parameters, encrypted=session.encrypted)
-            if extensions.limited or connection.most_recipients is not None:
-                divided = self._divided(parcel, transaction, connection.most_recipients)
-            if parcel.binary and not (transaction.chunked and "binarymime" in extensions):
-                raise SMTPNotSupportedError(_why_not_binary(self._chunking))
-            if divided is not None:
-                await self._deliver_in_parts(transaction, parcel, connection, divided)
-            elif type(prepared.content) is InMemory:
-                await self._deliver(transaction, parcel, connection, lease)
-            else:
-                async with opened(prepared.content) as content:
-                    if parameters is not None:
-                        parameters.check_content(content.eightbit)
-                    prepared.content = content
-                    await self._deliver(transaction, parcel, connection, lease)
+                return SendResult(ledger, parcel.envelope)
+            transaction = await self._at_length(parcel, lease, begun)
         except BaseException as error:
             if isinstance(error, SMTPException):
                 error.host = error.host or self._settings.endpoint.name
@@ -145,9 +101,101 @@ class Sending(Mailing, ByHand):
             if lease is not None:
                 lease.give_back()
         result = SendResult(ledger, parcel.envelope)
-        if result and divided is None and over_limit(ledger):
+        if result and transaction is not None and over_limit(ledger):
             return await self._send_rest(parcel, transaction)
         return result
+
+    def _begin_at_once(self, parcel: Parcel) -> Begun | None:
+        """Begin a plain message, if it is one and nothing has to be waited for; else nothing happens.
+
+        Raises:
+            ValueError, SMTPNotSupportedError: it cannot be sent as it is.
+        """
+        connection = self._connection
+        if (
+            connection is None
+            or self._pipelining != "message"
+            or self._lmtp
+            or not parcel.plain
+            or parcel.before is not None
+            or not connection.ready
+            or (parcel.of_many and (self._unreachable or self._untried(connection)))
+        ):
+            return None
+        prepared = parcel.light(connection.session.extensions)
+        if prepared is None or (envelope := express.envelope_of(connection, prepared)) is None:
+            return None
+        parcel.attempts += 1
+        parcel.ledger.carrier = connection.serial
+        chunked = self._may_chunk(connection)
+        return Begun(connection, envelope, prepared, parcel.ledger, chunked=chunked)
+
+    async def _at_length(self, parcel: Parcel, lease: Lease, begun: Begun | None) -> Transaction | None:
+        """Send whatever there may be, or go on with what was begun; None if it went in parts.
+
+        Args:
+            parcel: the message.
+            lease: the turn.
+            begun: the message has left, and what came of it is to be judged.
+        """
+        steps: list[Step] = []
+        if begun is not None:
+            connection, prepared, chunked, steps = (
+                begun.connection,
+                begun.prepared,
+                begun.chunked,
+                begun.steps,
+            )
+            pipelining: Pipelining = "message"  # a pool may have changed its mind meanwhile
+        else:
+            pipelining = self._pipelining
+            connection = await self._for(parcel)
+            prepared = await parcel.prepared(connection.session.extensions)
+            chunked = self._may_chunk(connection)
+        session, envelope, parameters = connection.session, parcel.envelope, parcel.envelope.parameters
+        transaction = Transaction(
+            prepared,
+            session.extensions,
+            parcel.ledger,
+            lmtp=self._lmtp,
+            pipelined=pipelining != "off",
+            chunked=chunked,
+            shared=pipelining == "stream" and session.extensions.pipelining,
+            unsettled=session.unsettled and not steps,
+            all_or_nothing=envelope.all_or_nothing,
+            esmtp=connection.esmtp,
+            mail_options=envelope.mail_options,
+            rcpt_options=envelope.rcpt_options,
+            progress=parcel.progress,
+        )
+        transaction.begun = steps
+        if parameters is not None or prepared.recipients.special:
+            transaction.ask(parameters, encrypted=session.encrypted)
+        if parcel.binary and not (transaction.chunked and "binarymime" in session.extensions):
+            raise SMTPNotSupportedError(_why_not_binary(self._chunking))
+        if session.extensions.limited or connection.most_recipients is not None:
+            divided = self._divided(parcel, transaction, connection.most_recipients)
+            if divided is not None:
+                await self._deliver_in_parts(transaction, parcel, connection, divided)
+                return None
+        if type(prepared.content) is InMemory:
+            await self._deliver(transaction, parcel, connection, lease)
+            return transaction
+        async with opened(prepared.content) as content:
+            if parameters is not None:
+                parameters.check_content(content.eightbit)
+            prepared.content = content
+            await self._deliver(transaction, parcel, connection, lease)
+        return transaction
+
+    async def _for(self, parcel: Parcel) -> Connection:
+        """The connection that this message is to take."""
+        if parcel.binary:
+            parcel.check()
+        if parcel.of_many and self._unreachable:
+            raise SMTPServerDisconnected("not connected: no new connection could be made")
+        trial = parcel.of_many or self._pipelining == "stream" or parcel.binary
+        return self._at_hand(trial) or await self._ready(trial)
 
     # -- to more recipients than a server takes at a time ------------------------------------
 
@@ -302,7 +350,9 @@ class Sending(Mailing, ByHand):
 
     # -- many --------------------------------------------------------------------------
 
-    def _run(self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool) -> Run:
+    def _run(
+        self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool, journal: Journal | None
+    ) -> Run:
         if self._pipelining == "stream":
             return in_window(messages, carry, WINDOW, ordered=ordered, begin=self._begin_run)
         return one_by_one(messages, carry, begin=self._begin_run)

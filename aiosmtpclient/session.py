@@ -101,6 +101,7 @@ class Session:
         self._parser = ReplyParser(self._mask)
         self._owing = [self.greeting]  # no deque: one of those takes 600 octets, and this stays short
         self._chunk: Step | None = None
+        self._simple = False  # what was written last earns replies that may be taken at once
         self._secrets: Sequence[bytes] = ()
 
     # -- what is owed ------------------------------------------------------------------
@@ -162,10 +163,8 @@ class Session:
             SMTPException: the connection is of no further use.
         """
         parser = self._parser
-        if parser.pending and self.failure is None and self.phase not in OVER and self._uninvited:
-            self._break("octets that nobody asked for")
-        if self.failure is not None or self.condemned is not None or self.phase in OVER:
-            raise self.why()
+        if parser.pending or self.failure is not None or self.condemned is not None or self.phase in OVER:
+            self._refuse_to_send()
         if step.masked is not None:
             self._keep_payload(step.data)
         self.told = told = self._trace is not None or logger.isEnabledFor(logging.DEBUG)
@@ -174,7 +173,9 @@ class Session:
         self.phase = step.during
         if not step.owed:
             self.phase = step.then
+            self._simple = False
             return step.data
+        self._simple = not told and step.count is None
         # Only what answers AUTH may be long (RFC 4954 section 4).
         parser.max_line = MAX_LINE if step.masked is None else MAX_CHALLENGE_LINE
         self._owing.append(step)
@@ -184,11 +185,19 @@ class Session:
             self._chunk = None
         return step.data
 
+    def _refuse_to_send(self) -> None:
+        """Raise if nothing may be written."""
+        if self.failure is None and self.phase not in OVER and self._uninvited:
+            self._break("octets that nobody asked for")
+        if self.closing:
+            raise self.why()
+
     def condemn(self, step: Step) -> bool:
         """Give this step up, but not those before it; False if there are none to wait for."""
         if self.closing or step not in self._owing or self._owing[0] is step:
             return False
         self.condemned = step
+        self._simple = False
         return True
 
     def release(self, step: Step) -> None:
@@ -235,6 +244,32 @@ class Session:
         self.extensions = Extensions()
 
     # -- the way back ------------------------------------------------------------------
+
+    def answered(self, data: bytes) -> Step | None:
+        """The one step that is owed anything, if what was read is all its replies, and nothing odd.
+
+        That is what mostly happens, and `receive_data` says the same of it. Otherwise None, and nothing
+        was taken.
+        """
+        owing = self._owing
+        if not self._simple or len(owing) != 1:
+            return None
+        step = owing[0]
+        if step.received or (step.content is not None and not step.ended):
+            return None
+        for secret in self._secrets:
+            if secret in data:
+                return None
+        replies = self._parser.at_once(data)
+        if len(replies) != step.owed:
+            return None
+        owing.clear()
+        step.received += replies
+        self.phase = step.then
+        self.unanswered = False
+        self.replies_read += step.owed
+        self.last_reply = replies[-1]
+        return step
 
     def receive_data(self, data: bytes) -> list[Step]:
         """Take what was read; return the steps that are complete now."""

@@ -253,6 +253,18 @@ class Slots:
         self._load(slot, alone)
         return slot
 
+    def keep(self, slot: Slot, now: float) -> bool:
+        """Begin something else where something has just ended; False if the slot must be given back first.
+
+        As `give_back` and `take`, where these would change nothing else.
+        """
+        if self._waiting or self._actions or self.shut or slot.young or len(self._slots) > self.cap:
+            return False
+        if slot.over or slot.messages >= slot.most or now >= slot.expires:
+            return False
+        slot.messages += 1
+        return True
+
     def withdraw(self, ticket: Ticket, now: float) -> list[Action]:
         """He does not want it any more, and was not given one."""
         self._waiting.pop(ticket, None)

@@ -89,8 +89,10 @@ def test_both_ways_write_the_same_and_are_owed_the_same(
     assert isinstance(content, InMemory)
     ledger = Ledger(recipients)
     chunked = chunked and extensions.chunking
-    short = express.one_write if chunked else express.two_writes
-    ours = short(octets, len(recipients), content, ledger)
+    count = len(recipients)
+    ours: list[Step] = [express.OneWrite(octets, count, content, ledger)]
+    if not chunked:
+        ours = [express.Begin(octets, count), express.End(content, ledger)]
     yes = b"250 " * (len(recipients) + 1)
     answers = [yes + b"250"] if chunked else [yes + b"354", b"250"]
     transaction = Transaction(prepared, extensions, Ledger(recipients), chunked=chunked)
@@ -145,7 +147,7 @@ def test_a_refused_chunk_sends_the_next_message_the_long_way() -> None:
     link = connection(offering("PIPELINING", "CHUNKING"))
     content = made(TO).content
     assert isinstance(content, InMemory)
-    [step] = express.one_write(b"MAIL\r\nRCPT\r\n", 1, content, Ledger([TO]))
+    step = express.OneWrite(b"MAIL\r\nRCPT\r\n", 1, content, Ledger([TO]))
     link.session.send(step)
     step.end_left()
     link.session.receive_data(b"250 ok\r\n250 ok\r\n550 no\r\n")
@@ -160,7 +162,7 @@ def group(wire: Wire) -> tuple[Step, Step, asyncio.Future[list[Reply]]]:
     """An envelope that was written, and the content that waits for the 354."""
     content = made(TO).content
     assert isinstance(content, InMemory)
-    begin, end = express.two_writes(b"MAIL\r\nRCPT\r\n", 1, content, Ledger([TO]))
+    begin, end = express.Begin(b"MAIL\r\nRCPT\r\n", 1), express.End(content, Ledger([TO]))
     begin.next = end, BODY + END_OF_CONTENT
     return begin, end, wire.send(begin)
 

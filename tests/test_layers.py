@@ -42,9 +42,10 @@ FLOORS = {
     "client": 13,
     **dict.fromkeys(("once", "pooled", "runner", "classic", "attributes", "debug"), 14),
     **dict.fromkeys(("lending", "vocabulary"), 15),
-    **dict.fromkeys(("pool", "sync"), 16),
-    **dict.fromkeys(("__init__", "testing", "contrib"), 17),
-    **dict.fromkeys(("__main__", "cli"), 18),
+    **dict.fromkeys(("lanes", "sync"), 16),
+    "pool": 17,
+    **dict.fromkeys(("__init__", "testing", "contrib"), 18),
+    **dict.fromkeys(("__main__", "cli"), 19),
 }
 SANS_IO = 5
 """The highest floor that knows nothing of loops, sockets, threads and clocks."""
@@ -228,21 +229,21 @@ def test_a_room_may_not_import_from_a_higher_floor_in_any_spelling(source: str) 
     ],
 )
 def test_an_import_is_found_wherever_it_hides(source: str) -> None:
-    assert judged("runner.py", source)[0].endswith("floor 14 imports pool of floor 16")
+    assert judged("runner.py", source)[0].endswith("floor 14 imports pool of floor 17")
 
 
 @pytest.mark.parametrize(
     ("path", "source", "broken"),
     [
         ("errors.py", "from .replies import Reply", "floor 0 imports replies of floor 0"),
-        ("lending.py", "from . import pool", "floor 15 imports pool of floor 16"),
+        ("lending.py", "from . import pool", "floor 15 imports pool of floor 17"),
         ("dialogues.py", "from .session import Session", "floor 3 imports session of floor 3"),
-        ("contrib/django.py", "from .. import testing", "floor 17 imports testing of floor 17"),
-        ("testing/server.py", "from ..cli import send", "floor 17 imports cli.send of floor 18"),
-        ("client.py", "from .testing import server", "floor 13 imports testing.server of floor 17"),
-        ("client.py", "from aiosmtpclient import AsyncSMTP", "floor 13 imports __init__ of floor 17"),
-        ("client.py", "from . import __version__", "floor 13 imports __init__ of floor 17"),
-        ("client.py", "import aiosmtpclient", "floor 13 imports __init__ of floor 17"),
+        ("contrib/django.py", "from .. import testing", "floor 18 imports testing of floor 18"),
+        ("testing/server.py", "from ..cli import send", "floor 18 imports cli.send of floor 19"),
+        ("client.py", "from .testing import server", "floor 13 imports testing.server of floor 18"),
+        ("client.py", "from aiosmtpclient import AsyncSMTP", "floor 13 imports __init__ of floor 18"),
+        ("client.py", "from . import __version__", "floor 13 imports __init__ of floor 18"),
+        ("client.py", "import aiosmtpclient", "floor 13 imports __init__ of floor 18"),
         ("client.py", "from .attic import X", "imports attic, which is on no floor"),
         ("client.py", "from .helpers import X", "helpers is no name for a room"),
         ("client.py", "from .testing.utils import X", "testing.utils is no name for a room"),

@@ -724,3 +724,51 @@ def test_what_is_opened_after_close_is_closed_again() -> None:
     desk.carry_out(desk.slots.close(desk.now))
     desk.opened()
     assert [action.do for action in desk.todo] == [Do.CLOSE]
+
+
+def lent(limits: Limits = SEVERAL) -> tuple[Desk, Slot]:
+    """A connection that is in use, and has carried something before."""
+    desk = Desk(limits)
+    ticket = Ticket(alone=False)
+    desk.carry_out(desk.slots.ask(ticket, desk.now))
+    slot = desk.todo.pop().slot
+    assert slot is not None
+    desk.carry_out(desk.slots.opened(slot, "tenant", desk.now))
+    desk.slots.give_back(slot, desk.now, alone=False)
+    assert desk.slots.take(desk.now, alone=False) is slot
+    return desk, slot
+
+
+def test_what_is_kept_has_begun_another_message() -> None:
+    desk, slot = lent()
+    before = slot.messages
+    assert desk.slots.keep(slot, desk.now)
+    assert (slot.messages, slot.load, repr(desk)) == (before + 1, 1, repr(desk))
+
+
+@pytest.mark.parametrize(
+    "why",
+    ["young", "spoilt", "worn", "old", "somebody waits", "too many", "closed", "something is to be done"],
+)
+def test_what_has_to_be_looked_at_is_not_kept_but_given_back(why: str) -> None:
+    desk, slot = lent(Limits(connections=1, age=100.0))
+    now, slots = desk.now, desk.slots
+    if why == "young":
+        slot.young = True
+    elif why == "spoilt":
+        slots.spoil(slot)
+    elif why == "worn":
+        slot.most = slot.messages
+    elif why == "old":
+        now = slot.expires
+    elif why == "somebody waits":
+        desk.carry_out(slots.ask(Ticket(), now))
+    elif why == "too many":
+        slots.cap = 0
+    elif why == "closed":
+        desk.carry_out(slots.close(now))
+    else:
+        slots._actions.append(Action(Do.CLOSE, slot))
+    before = slot.messages
+    assert not slots.keep(slot, now)
+    assert (slot.messages, slot.load) == (before, 1)

@@ -165,8 +165,8 @@ def _message(played: Played, number: int, told: Told) -> tuple[list[Problem], in
             wanted.append(NOT_SENT)  # behind a refused chunk nobody knows whom a reply is for
         if _out_of_sight(played) and not facts.left:
             wanted.append(UNKNOWN)  # the end was written, only nobody read it
-        if _alone_or_first(played, number) and facts.left:
-            wanted.append(UNKNOWN)  # those behind it are not looked at, also if they are here already
+        if _nameless(played, number) and facts.left:
+            wanted.append(UNKNOWN)  # what is behind it is not looked at, also if it is here already
         if outcome.delivery is NOT_SENT and facts.taken:
             problems.append(Problem("wrong class", f"message {number}, {name}: not sent, and taken"))
         if outcome.delivery not in wanted:
@@ -193,11 +193,20 @@ def _out_of_sight(played: Played) -> bool:
     return cut is not None and cut.how == "silence" and getattr(played.trial, "security", "") != "plain"
 
 
-def _alone_or_first(played: Played, number: int) -> bool:
-    """In LMTP a 503 to BDAT is the only reply, or the first recipient's: nobody knows which."""
+def _nameless(played: Played, number: int) -> bool:
+    """Nobody knows whom in LMTP, by BDAT, the replies are for that come behind this one.
+
+    A 503 to BDAT is the only reply, or the first recipient's. Where a 3yz answers MAIL or RCPT, it is not
+    known for whom there will be a reply to the content.
+    """
     scenario, trial, slots = played.trial.scenario, played.trial, played.post.connections[0].slots
-    instead = trial.behaviour == "says 503 instead" and scenario.lmtp and scenario.chunking != "off"
-    return instead and any(slot.number == trial.place and slot.message == number for slot in slots)
+    if not scenario.lmtp or scenario.chunking == "off":
+        return False
+    if trial.behaviour not in ("says 503 instead", "says go on instead"):
+        return False
+    where = next((slot.message for slot in slots if slot.number == trial.place), None)
+    stream = scenario.pipelining == "stream"
+    return where is not None and (number == where or (stream and number > where > 0))
 
 
 def expected(facts: Facts) -> list[Delivery]:
