@@ -315,6 +315,19 @@ class Connection:
         )
 
     @property
+    def free(self) -> bool:
+        """True if a transaction may begin here now: it is ready, outside any other, and nothing is owed."""
+        session, transport = self.session, self.protocol.transport
+        return (
+            session.reusable
+            and self.esmtp
+            and session.unclaimed is None
+            and session.condemned is None
+            and transport is not None
+            and not transport.is_closing()
+        )
+
+    @property
     def alive(self) -> bool:
         """True if a command written now may be answered, as far as this side knows."""
         session, transport = self.session, self.protocol.transport

@@ -30,7 +30,10 @@ _ONE = ("MAIL", "RCPT", "DATA"), ("MAIL", "RCPT", END)
 
 
 def envelope_of(connection: Connection, prepared: Prepared) -> bytes | None:
-    """MAIL and every RCPT, if the message is plain, and the connection free for it; else None."""
+    """MAIL and every RCPT, if the message is plain, and so is what the server asks for; else None.
+
+    The connection is free for it.
+    """
     content, recipients, session = prepared.content, prepared.recipients, connection.session
     extensions = session.extensions
     limit = extensions.size_limit
@@ -41,7 +44,7 @@ def envelope_of(connection: Connection, prepared: Prepared) -> bytes | None:
         or prepared.smtputf8
         or recipients.special
         or len(recipients.paths) > MOST
-        or not (connection.esmtp and extensions.pipelining and session.reusable)
+        or not extensions.pipelining
         or extensions.limited
         or connection.most_recipients is not None
         or session.unsettled

@@ -134,9 +134,11 @@ def prepare(
         ValueError: an address, the headers or the content cannot be sent as they are.
         SMTPNotSupportedError: it can be sent, only not to this server.
     """
-    reverse = reverse_path(sender)
-    forward = Recipients.of(recipients if type(recipients) is tuple else _tuple(recipients))
-    if not forward.texts:
+    recipients = recipients if type(recipients) is tuple else _tuple(recipients)
+    if type(content) is bytes and not binary:
+        return of_octets(sender, recipients, content, eightbitmime, smtputf8, utf8)
+    reverse, forward = reverse_path(sender), Recipients.of(recipients)
+    if not recipients:
         raise ValueError("there are no recipients")
     body: InMemory | Stream
     if isinstance(content, Message):
@@ -147,14 +149,30 @@ def prepare(
         utf8 = _needs_smtputf8(reverse, forward, header_for_smtputf8(content), smtputf8) or utf8
         body = as_content(content, eightbitmime=eightbitmime, utf8=utf8)
     else:
-        if reverse.needs_smtputf8 or forward.international:
-            utf8 = _needs_smtputf8(reverse, forward, "", smtputf8) or utf8
-        if isinstance(content, bytes) and not binary:
-            body = InMemory.of(content)
-        else:
-            body = content_of(content, binary=binary)
+        utf8 = _needs_smtputf8(reverse, forward, "", smtputf8) or utf8
+        body = content_of(content, binary=binary)
         if body.eightbit and not (eightbitmime or utf8 or binary):
             raise needs_8bitmime()
+    return Prepared(reverse, forward, body, utf8)
+
+
+def of_octets(
+    sender: str,
+    recipients: tuple[str, ...],
+    content: bytes,
+    eightbitmime: bool,
+    smtputf8: bool,
+    utf8: bool = False,
+) -> Prepared:
+    """The same as `prepare` for octets, which most messages are by then."""
+    reverse, forward = reverse_path(sender), Recipients.of(recipients)
+    if not recipients:
+        raise ValueError("there are no recipients")
+    if reverse.needs_smtputf8 or forward.international:
+        utf8 = _needs_smtputf8(reverse, forward, "", smtputf8) or utf8
+    body = InMemory.of(content)
+    if body.eightbit and not (eightbitmime or utf8):
+        raise needs_8bitmime()
     return Prepared(reverse, forward, body, utf8)
 
 

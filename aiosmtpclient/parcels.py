@@ -25,7 +25,7 @@ from .content import InMemory, SourceKind, Stream
 from .delivery import Journal, Ledger, Outcome, SendResult
 from .errors import Delivery
 from .extensions import Extensions
-from .message import Envelope, Prepared, prepare, prepare_message
+from .message import Envelope, Prepared, of_octets, prepare, prepare_message
 from .steps import Progress
 
 FromHeaders: TypeAlias = tuple[str | None, Sequence[str] | None]
@@ -129,16 +129,19 @@ class Parcel:
 
     def light(self, extensions: Extensions) -> Prepared | None:
         """The same as `prepared`, at once, for what is light and in memory; else None."""
-        envelope = self.envelope
-        content = envelope.content
-        if type(content) is bytes:
-            if len(content) > preparing.LIGHT or envelope.parameters is not None:
-                return None
-        elif envelope.parameters is not None or not (
-            isinstance(content, Message) and preparing.is_light(content)
-        ):
+        envelope, prepared = self.envelope, self._prepared
+        content, form = envelope.content, (extensions.eightbitmime, extensions.smtputf8)
+        if envelope.parameters is not None:
             return None
-        prepared, form = self._prepared, (extensions.eightbitmime, extensions.smtputf8)
+        if type(content) is bytes and not self.binary:
+            if len(content) > preparing.LIGHT:
+                return None
+            if prepared is None or form != self._form:
+                prepared = self._prepared = of_octets(envelope.sender, envelope.recipients, content, *form)
+                self._form = form
+            return prepared
+        if not isinstance(content, Message) or not preparing.is_light(content):
+            return None
         if prepared is None or form != self._form:
             prepared = self._make(*form)
             self._keep(prepared, form)
@@ -175,15 +178,6 @@ class Parcel:
     def _make(self, eightbitmime: bool, smtputf8: bool) -> Prepared:
         envelope, content = self.envelope, self.envelope.content
         parameters = envelope.parameters
-        if parameters is None and self._headers is None:
-            return prepare(
-                envelope.sender,
-                envelope.recipients,
-                content,
-                eightbitmime=eightbitmime,
-                smtputf8=smtputf8,
-                binary=self.binary,
-            )
         utf8 = parameters is not None and bool(parameters.smtputf8)
         if self._headers is not None and isinstance(content, Message):
             return prepare_message(

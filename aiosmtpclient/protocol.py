@@ -38,7 +38,7 @@ import socket
 import weakref
 from typing import cast
 
-from .errors import SMTPException, SMTPProtocolError, SMTPServerDisconnected, SMTPTimeoutError
+from .errors import SMTPException, SMTPServerDisconnected, SMTPTimeoutError
 from .replies import Reply
 from .session import GREETED, OVER, Session
 from .steps import Phase, Step
@@ -161,17 +161,13 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         before = session.replies_read
         complete = session.receive_data(data)
         if self._unsent is not None and self._unsent.received:
-            self._refuse_early(self._unsent, complete)
+            session.refuse_early(self._unsent, complete)
         waiters, heard = self._waiters, False
         for step in complete:
             waiter = waiters.pop(0)
             if waiter.done():
                 continue
             heard = True
-            following = step.next if session.phase is step.then and not (waiters or session.told) else None
-            if following is not None and step.go_on:
-                self._go_on(*following, waiter)
-                return
             waiter.set_result(step.received)
         if session.phase is Phase.CLOSING and (waiters or not heard):
             session.lost()  # a 421, and behind it nothing comes for the others, or nobody is here to close
@@ -205,18 +201,6 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         except OSError:  # it is gone, and who writes next will see that
             self._socket = None
-
-    def _refuse_early(self, step: Step, complete: list[Step]) -> None:
-        """A reply was there before what it would answer: it answers nothing, least of all with a yes."""
-        if step.received[0].code == 421:
-            self.session.lost()  # the session ended before the message began: nobody refused it
-        text = f"it sent a reply that nobody asked for: {step.received[0].display}"
-        error = SMTPProtocolError(-1, text.encode(), command=step.verb)
-        error.host = self.session.peer
-        self.session.fail(error)
-        step.received.clear()
-        if step in complete:
-            del complete[complete.index(step) :]
 
     def eof_received(self) -> None:
         """The server will say no more, so what it owes will not come."""
@@ -254,7 +238,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             SMTPException: the connection is of no further use. Nothing was written.
         """
         session = self.session
-        if step is session.greeting and self._greeting is not None:
+        if self._greeting is not None and step is session.greeting:
             self._restart()
             # There is one, and a connection that lies idle need not keep what became of it.
             greeting, self._greeting, session.greeting = self._greeting, None, GREETED
@@ -271,23 +255,25 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             self._unsent = step
         if whole is not None:
             self.write_end(step, whole, data)
-        else:
-            if data:
-                (self.write if self.gathering else self._hand_over)(data)
-            if len(self._waiters) == 1:
-                self._begin(step)
+            return waiter
+        if data:
+            (self.write if self.gathering else self._hand_over)(data)
+        if len(self._waiters) == 1:
+            self._begin(step)
         return waiter
 
     def write_end(self, step: Step, octets: bytes, lines: bytes = b"") -> None:
         """Hand the last of a step's content to the transport; it counts as gone before it goes."""
         if self.session.told:
             self.session.sent_content(octets)  # first: a trace may forbid it
+        if lines:
+            octets = lines + octets
         if self.gathering:
             self._ending += (step,)
-            self.write(lines + octets if lines else octets)
+            self.write(octets)
         else:
             step.end_left()
-            self._hand_over(lines + octets if lines else octets)
+            self._hand_over(octets)
         if len(self._waiters) == 1:
             self._begin(step)
 
@@ -387,7 +373,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def abort(self, error: SMTPException | None = None) -> None:
         """Drop the connection at once: nothing more is written, everything that waits fails."""
-        self.session.fail(error or self._closed_here())
+        self.session.fail(error or self.session.closed_here())
         self._gathered.clear()
         self._ending = ()
         self._unsent = None
@@ -414,20 +400,13 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     def close(self) -> None:
         """Close the connection once what was written has left."""
         self.flush()
-        self.session.fail(self._closed_here())
+        self.session.fail(self.session.closed_here())
         self._end()
         # Once only: asyncio's TLS transport forgets its socket at the second time, and what it is told
         # afterwards, to abort for one, does nothing or fails.
         if self.transport is not None and not self.transport.is_closing():
             with contextlib.suppress(RuntimeError):  # as above
                 self.transport.close()
-
-    def _closed_here(self) -> SMTPException:
-        text = (
-            f"the connection to {self.session.peer} was closed on this side, "
-            "by close() or because what was under way there ended half-way"
-        )
-        return SMTPServerDisconnected(text, last_reply=self.session.last_reply)
 
     # -- the clock ---------------------------------------------------------------------
 

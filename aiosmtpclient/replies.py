@@ -111,13 +111,21 @@ class Reply(NamedTuple):
 # Grammar: code = [2-5] digit digit; then "-" (more lines follow), " " or nothing (last line).
 _CODES = {b"%d" % code: code for code in range(200, 600)}
 _BEHIND_CODE = (b" ", b"-", b"")
-_USUAL = (b"250", b"354")
+_ENDS = (b" ", b"")
+_new_reply: Callable[[type[Reply], tuple[int, bytes]], Reply] = tuple.__new__
 # Lines that servers say again and again, whichever connection they are on: how many are known by
 # heart, and how long one is at most.
 _KNOWN, _SHORT = 256, 80
 _known: dict[bytes, Reply] = {}
 _groups: dict[bytes, tuple[Reply, ...]] = {}
 _ODD = (334, 421)
+
+
+def _remember(data: bytes, replies: tuple[Reply, ...]) -> None:
+    if len(data) <= _SHORT * 4:
+        if len(_groups) >= _KNOWN:
+            _groups.clear()
+        _groups[data] = replies
 
 
 class ReplyParser:
@@ -157,7 +165,7 @@ class ReplyParser:
         self._buffer = rest = lines.pop()
         for line in lines:
             # Nearly every reply is one line; the strict way would say the same of it, slower.
-            if self._code is None and (reply := _known.get(line) or self._whole(line)):
+            if self._code is None and (reply := _known.get(line) or self._whole(line, keep=True)):
                 replies.append(reply)
             elif not self._line(line.removesuffix(b"\r"), replies):
                 break
@@ -167,40 +175,50 @@ class ReplyParser:
         self.pending = bool(self._buffer) or self._code is not None
         return replies
 
-    def at_once(self, data: bytes) -> tuple[Reply, ...]:
+    def at_once(self, data: bytes) -> list[Reply] | None:
         """The replies in what was read, if they are whole, of one line each, and no more than answers.
 
         That is what mostly comes. Of anything else nothing is said, and nothing is taken: `feed` has it.
         """
         if self.pending or self.error is not None:
-            return ()
-        replies = _groups.get(data)
-        return self._group(data) if replies is None else replies
-
-    def _group(self, data: bytes) -> tuple[Reply, ...]:
-        *lines, rest = data.split(b"\n")
-        if rest:
-            return ()
-        replies: list[Reply] = []
-        for line in lines:
-            reply = _known.get(line) or self._whole(line)
-            if reply is None or reply[0] in _ODD:
-                return ()
-            replies.append(reply)
-        group = tuple(replies)
-        if len(lines) > 1 and len(data) <= _SHORT * 4:
-            if len(_groups) >= _KNOWN:
-                _groups.clear()
-            _groups[data] = group
-        return group
-
-    def _whole(self, line: bytes) -> Reply | None:
-        """A reply of one line, if this is one beyond doubt."""
-        code, _, text = line.partition(b" ")
-        if code not in _CODES or len(line) > self.max_line:
             return None
-        reply = Reply._make((_CODES[code], text.strip(b" \t\r")))
-        if code in _USUAL and len(line) <= _SHORT:
+        known = _groups.get(data)
+        return [*known] if known is not None else self._group(data)
+
+    def _group(self, data: bytes) -> list[Reply] | None:
+        """What answers an envelope is the same each time, and is remembered; what answers content is not."""
+        *lines, rest = data.split(b"\n")
+        if rest or not lines:
+            return None
+        last = self._whole(lines.pop())
+        if last is None or last[0] in _ODD:
+            return None
+        if not lines:
+            return [last]
+        start = data.rfind(b"\n", 0, -1) + 1
+        before = _groups.get(data[:start])
+        if before is None:
+            group = [_known.get(line) or self._whole(line, keep=True) for line in lines]
+            before = tuple([reply for reply in group if reply is not None and reply[0] not in _ODD])
+            if len(before) != len(lines):
+                return None
+            _remember(data[:start], before)
+        if last[0] >= 300:
+            _remember(data, (*before, last))
+        return [*before, last]
+
+    def _whole(self, line: bytes, *, keep: bool = False) -> Reply | None:
+        """A reply of one line, if this is one beyond doubt.
+
+        Args:
+            line: without its end.
+            keep: it may come again soon.
+        """
+        code = _CODES.get(line[:3])
+        if code is None or len(line) > self.max_line or line[3:4] not in _ENDS:
+            return None
+        reply = _new_reply(Reply, (code, line[4:].strip(b" \t\r")))
+        if (code == 354 or (keep and code == 250)) and len(line) <= _SHORT:
             if len(_known) >= _KNOWN:
                 _known.clear()
             _known[line] = reply

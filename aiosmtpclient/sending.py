@@ -118,7 +118,7 @@ class Sending(Mailing, ByHand):
             or self._lmtp
             or not parcel.plain
             or parcel.before is not None
-            or not connection.ready
+            or not connection.free
             or (parcel.of_many and (self._unreachable or self._untried(connection)))
         ):
             return None

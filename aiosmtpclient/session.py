@@ -38,6 +38,7 @@ from .steps import Phase, Step
 
 logger = logging.getLogger(__name__)
 
+_DEBUG = logging.DEBUG
 Trace = Callable[[str, bytes], None]
 """Called with ("send" | "content" | "reply", octets) for everything on the wire, secrets masked."""
 
@@ -165,19 +166,20 @@ class Session:
         parser = self._parser
         if parser.pending or self.failure is not None or self.condemned is not None or self.phase in OVER:
             self._refuse_to_send()
-        if step.masked is not None:
+        masked = step.masked
+        if masked is not None:
             self._keep_payload(step.data)
-        self.told = told = self._trace is not None or logger.isEnabledFor(logging.DEBUG)
+        self.told = told = self._trace is not None or logger.isEnabledFor(_DEBUG)
         if told and step.data:
-            self._tell("send", step.data if step.masked is None else step.masked)  # a trace may forbid it
-        self.phase = step.during
+            self._tell("send", step.data if masked is None else masked)  # a trace may forbid it
         if not step.owed:
             self.phase = step.then
             self._simple = False
             return step.data
+        self.phase = step.during
         self._simple = not told and step.count is None
         # Only what answers AUTH may be long (RFC 4954 section 4).
-        parser.max_line = MAX_LINE if step.masked is None else MAX_CHALLENGE_LINE
+        parser.max_line = MAX_LINE if masked is None else MAX_CHALLENGE_LINE
         self._owing.append(step)
         if step.chunked:
             self._chunk = step
@@ -246,29 +248,31 @@ class Session:
     # -- the way back ------------------------------------------------------------------
 
     def answered(self, data: bytes) -> Step | None:
-        """The one step that is owed anything, if what was read is all its replies, and nothing odd.
+        """The one step that is owed anything, if what was read is the rest of its replies, and nothing odd.
 
         That is what mostly happens, and `receive_data` says the same of it. Otherwise None, and nothing
         was taken.
         """
         owing = self._owing
-        if not self._simple or len(owing) != 1:
+        if not self._simple or len(owing) != 1 or self.phase in OVER:
             return None
         step = owing[0]
-        if step.received or (step.content is not None and not step.ended):
+        if step.content is not None and not step.ended:
             return None
         for secret in self._secrets:
             if secret in data:
                 return None
         replies = self._parser.at_once(data)
-        if len(replies) != step.owed:
+        if replies is None or len(replies) + len(step.received) != step.owed:
             return None
         owing.clear()
         step.received += replies
         self.phase = step.then
         self.unanswered = False
-        self.replies_read += step.owed
-        self.last_reply = replies[-1]
+        self.replies_read += len(replies)
+        self.last_reply = last = replies[-1]
+        if step.chunked and last[0] < 300:
+            self._chunk = None
         return step
 
     def receive_data(self, data: bytes) -> list[Step]:
@@ -395,6 +399,31 @@ class Session:
             self.failure = SMTPServerDisconnected(text, last_reply=self.last_reply)
             self.failure.__cause__ = error
         self._close()
+
+    def closed_here(self) -> SMTPException:
+        """Why nothing comes any more if it was this side that closed."""
+        text = (
+            f"the connection to {self.peer} was closed on this side, "
+            "by close() or because what was under way there ended half-way"
+        )
+        return SMTPServerDisconnected(text, last_reply=self.last_reply)
+
+    def refuse_early(self, step: Step, complete: list[Step]) -> None:
+        """A reply was there before what it would answer: it answers nothing, least of all with a yes.
+
+        Args:
+            step: it was not written yet.
+            complete: those that have all their replies; from this one on they have not.
+        """
+        if step.received[0].code == 421:
+            self.lost()  # the session ended before the message began: nobody refused it
+        text = f"it sent a reply that nobody asked for: {step.received[0].display}"
+        error = SMTPProtocolError(-1, text.encode(), command=step.verb)
+        error.host = self.peer
+        self.fail(error)
+        step.received.clear()
+        if step in complete:
+            del complete[complete.index(step) :]
 
     def fail(self, error: SMTPException) -> None:
         """Nothing that comes later can be trusted: remember why."""

@@ -115,9 +115,18 @@ CHANGED: dict[str, Callable[[Connection], None]] = {
     "no PIPELINING": offers("SIZE"),
     "LIMITS": offers("PIPELINING", "LIMITS RCPTMAX=5"),
     "too large": offers("PIPELINING", "SIZE 10"),
-    "after HELO": lambda link: setattr(link, "esmtp", False),
     "takes few recipients": lambda link: setattr(link, "most_recipients", 3),
+}
+NOT_FREE: dict[str, Callable[[Connection], object]] = {
+    "after HELO": lambda link: setattr(link, "esmtp", False),
     "an envelope is open": lambda link: setattr(link.session, "phase", Phase.MAIL),
+    "a reply is owed": lambda link: link.session.send(Step(b"NOOP\r\n", "NOOP")),
+    "half a reply is there": lambda link: link.session._parser.feed(b"42"),
+    "octets by hand": lambda link: link.session.expect_anything(),
+    "given up": lambda link: setattr(link.session, "condemned", Step()),
+    "failed": lambda link: link.session.lost(),
+    "no transport": lambda link: setattr(link.protocol, "transport", None),
+    "closing": lambda link: cast(Any, link.protocol.transport).close(),
 }
 NOT_PLAIN: dict[str, Callable[[], Prepared]] = {
     "no octets": lambda: made(TO, content=iter([b"x"])),
@@ -135,6 +144,17 @@ def test_a_connection_that_is_not_plain_takes_the_long_way(change: str) -> None:
     assert express.envelope_of(link, made(TO)) is not None
     CHANGED[change](link)
     assert express.envelope_of(link, made(TO)) is None
+
+
+@pytest.mark.parametrize("change", NOT_FREE)
+def test_a_connection_on_which_something_is_going_on_is_not_free(change: str) -> None:
+    closing: list[bool] = []
+    transport = SimpleNamespace(is_closing=lambda: bool(closing), close=lambda: closing.append(True))
+    link = connection(offering("PIPELINING"), protocol=SimpleNamespace(transport=transport))
+    free = cast(Any, Connection.free).fget
+    assert free(link)
+    NOT_FREE[change](link)
+    assert not free(link)
 
 
 @pytest.mark.parametrize("kind", NOT_PLAIN)

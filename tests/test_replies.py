@@ -391,8 +391,8 @@ def split_at(data: bytes, cuts: list[int]) -> list[bytes]:
 
 @given(st.one_of(wild_streams, good_streams, st.binary()), st.lists(st.integers(0, 4096), max_size=20))
 def test_the_outcome_does_not_depend_on_how_the_octets_were_split(data: bytes, cuts: list[int]) -> None:
-    # Small caps, so that short streams run into them.
-    with mock.patch.object(replies, "MAX_REPLY", 80):
+    # Small caps, so that short streams run into them. What is known by heart was read with those there are.
+    with mock.patch.object(replies, "MAX_REPLY", 80), mock.patch.dict(replies._known, clear=True):
         expected = parse(data, max_line=40)
         parser = ReplyParser()
         parser.max_line = 40
@@ -423,11 +423,66 @@ def by_the_grammar(data: bytes, max_line: int, max_reply: int) -> tuple[list[Rep
 @example(b"250 one\r\n251 two\r\n250 three\n")
 @example(b"250-a\r\n250 " + b"x" * 36 + b"\r\n250 " + b"x" * 37 + b"\r\n250 ok\r\n")
 def test_a_reply_of_one_line_has_no_grammar_of_its_own(data: bytes) -> None:
-    with mock.patch.object(replies, "MAX_REPLY", 80):
+    with mock.patch.object(replies, "MAX_REPLY", 80), mock.patch.dict(replies._known, clear=True):
         parser = ReplyParser()
         parser.max_line = 40
         read, error = feed(parser, [data])
     assert (read, error is None) == by_the_grammar(data, max_line=40, max_reply=80)
+
+
+@given(st.one_of(wild_streams, good_streams, st.binary()))
+@example(b"250 one\r\n250 two\r\n354 go\r\n")
+@example(b"250 one\r\n250 two\r\n250 queued as 1\r\n")
+@example(b"250\r\n250 two\r\n")
+def test_what_is_read_at_once_is_what_is_read_anyway(data: bytes) -> None:
+    for _ in range(2):  # the second time it may be known by heart
+        parser = ReplyParser()
+        at_once = parser.at_once(data)
+        assert not parser.pending
+        assert at_once is None or (at_once, None) == feed(parser, [data])
+        assert at_once is None or at_once is not parser.at_once(data)  # whoever gets it may keep it
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"250 ok",
+        b"250-more\r\n250 end\r\n",
+        b"334 cGFzcw==\r\n",
+        b"250 ok\r\n421 bye\r\n",
+        b"421 bye\r\n250 ok\r\n",
+    ],
+)
+def test_whatever_is_more_than_an_answer_or_less_is_not_read_at_once(data: bytes) -> None:
+    parser = ReplyParser()
+    assert parser.at_once(data) is None
+    assert parser.feed(data) == ReplyParser().feed(data)
+
+
+def test_behind_half_a_reply_or_an_error_nothing_is_read_at_once() -> None:
+    half, broken = ReplyParser(), ReplyParser()
+    half.feed(b"250-a\r\n")
+    broken.feed(b"what?\r\n")
+    assert half.at_once(b"250 b\r\n") is None
+    assert broken.at_once(b"250 b\r\n") is None
+    assert half.feed(b"250 b\r\n") == [Reply(250, b"a\nb")]
+
+
+def test_a_line_that_is_too_long_is_not_read_at_once() -> None:
+    line = b"250 " + b"x" * MAX_LINE + b"\r\n"
+    assert ReplyParser().at_once(line) is None
+    assert ReplyParser().at_once(b"250 ok\r\n" + line) is None
+
+
+def test_what_is_remembered_of_a_server_that_never_repeats_itself_stays_small() -> None:
+    parser = ReplyParser()
+    for number in range(3 * replies._KNOWN):
+        assert parser.at_once(b"250 ok %d\r\n354 go %d\r\n" % (number, number)) is not None
+        parser.feed(b"250 fine %d\r\n" % number)
+    assert len(replies._known) <= replies._KNOWN
+    assert len(replies._groups) <= replies._KNOWN
+    assert max(map(len, replies._groups)) <= 4 * replies._SHORT
 
 
 # Side by side with smtplib

@@ -47,15 +47,20 @@ def check(octets: bytes) -> None:
         wanted = _by_the_grammar(stream, line, reply)
         for split in ([stream], pieces):
             _parse(split, line, reply, wanted)
-        whole, in_pieces = (
-            _end(kinds, split, secret, raw=raw, traced=raised) for split in ([stream], pieces)
+        whole, in_pieces, quick, quick_in_pieces = (
+            _end(kinds, split, secret, raw=raw, traced=raised, quick=quick)
+            for quick in (False, True)
+            for split in ([stream], pieces)
         )
     assert whole == in_pieces, f"the split matters: {stream!r} {pieces!r}\n{whole}\n{in_pieces}"
+    assert whole == quick, f"the quick way says something else: {stream!r}\n{whole}\n{quick}"
+    assert whole == quick_in_pieces, f"in pieces, too: {stream!r} {pieces!r}\n{whole}\n{quick_in_pieces}"
 
 
 @contextlib.contextmanager
 def _small_caps() -> Iterator[None]:
-    with mock.patch.object(replies, "MAX_REPLY", _SMALL_REPLY):
+    # What is known by heart was read with the caps that there are.
+    with mock.patch.object(replies, "MAX_REPLY", _SMALL_REPLY), mock.patch.dict(replies._known, clear=True):
         yield
 
 
@@ -163,7 +168,9 @@ _KINDS: tuple[Callable[[], Step], ...] = (
 )  # fmt: skip
 
 
-def _end(kinds: Sequence[int], pieces: Iterable[bytes], secret: bytes, *, raw: bool, traced: bool) -> object:
+def _end(
+    kinds: Sequence[int], pieces: Iterable[bytes], secret: bytes, *, raw: bool, traced: bool, quick: bool
+) -> object:
     """What came of it, in everything that others ask for."""
     told: list[tuple[str, bytes]] = []
     session = Session(
@@ -180,7 +187,10 @@ def _end(kinds: Sequence[int], pieces: Iterable[bytes], secret: bytes, *, raw: b
         except SMTPException:
             break
         steps.append(step)
-    complete = [steps.index(step) for piece in pieces for step in session.receive_data(piece)]
+    complete: list[int] = []
+    for piece in pieces:
+        answered = session.answered(piece) if quick else None
+        complete += [steps.index(step) for step in ([answered] if answered else session.receive_data(piece))]
     _look_at(session)
     failure = session.failure
     main = (
