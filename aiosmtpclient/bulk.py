@@ -239,6 +239,7 @@ class _Run(Generic[M]):
 
     async def stop(self) -> None:
         """Cancel what is under way, and wait for it."""
+        self._over = True  # whoever has an answer to give before the cancellation takes no further message
         workers = list(self._workers)
         for worker in workers:
             worker.cancel()

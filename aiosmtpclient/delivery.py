@@ -228,7 +228,7 @@ class SendResult(dict[str, Reply]):
         )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Outcome:
     """What became of one message of many.
 

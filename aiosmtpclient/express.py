@@ -22,6 +22,7 @@ from .protocol import Replies
 from .replies import Reply
 from .steps import Phase, Step
 from .transactions import END
+from .turn import Lease
 
 MOST = 100
 """Recipients of a plain message."""
@@ -70,10 +71,10 @@ class Begun:
 
     Attributes:
         steps: what was performed. What it failed with is in the last.
-        waiter: the replies; None if it failed at once.
+        lease: the turn, if whoever began it has not got that himself.
     """
 
-    __slots__ = ("_ledger", "chunked", "connection", "prepared", "steps", "waiter")
+    __slots__ = ("_ledger", "_waiter", "chunked", "connection", "lease", "prepared", "steps")
 
     def __init__(
         self, connection: Connection, envelope: bytes, prepared: Prepared, ledger: Ledger, *, chunked: bool
@@ -81,7 +82,8 @@ class Begun:
         self.connection = connection
         self.prepared = prepared
         self.chunked = chunked
-        self.waiter: Replies | None = None
+        self.lease: Lease | None = None
+        self._waiter: Replies | None = None  # the replies; None if it failed at once
         self._ledger = ledger
         content, recipients = prepared.content, len(prepared.recipients.paths)
         if not isinstance(content, InMemory):
@@ -96,7 +98,7 @@ class Begun:
             begin.next = end, content.stuffed() + commands.END_OF_CONTENT
             self.steps = [begin, end]
         try:
-            self.waiter = connection.protocol.send(self.steps[0], whole)
+            self._waiter = connection.protocol.send(self.steps[0], whole)
         except BaseException as error:
             self.steps[0].failed = error
 
@@ -106,18 +108,23 @@ class Begun:
         If not, `steps` has what is to be judged by the dialogue, an error or a cancellation too.
         """
         steps, replies = self.steps, _NOTHING
+        waiter, self._waiter = self._waiter, None
         try:
-            if self.waiter is not None:
-                replies = await self.waiter
+            if waiter is not None:
+                replies = await waiter
         except BaseException as error:
             steps[-1 if steps[-1].performed else 0].failed = error
+        finally:
+            waiter = None  # an error in it has this frame in its traceback: no cycle
         if not steps[-1].performed:
             del steps[-1]
         last = steps[-1]
         yes = last.ended and len(replies) == last.owed and max(replies)[0] < 300
-        if not yes or self.connection.session.failure is not None:
+        if not yes or not self.connection.session.reusable:
             return False
         self._ledger.accept(replies[-1])
+        if self.lease is not None:
+            self.lease.give_back()
         return True
 
 

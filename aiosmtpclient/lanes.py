@@ -1,9 +1,10 @@
 """Lanes: how each worker of a run through a pool goes from one message to the next.
 
 Whoever sends many messages mostly has the next one at hand when the last is accepted, and the
-connection is there already. So a lane keeps it, as long as nobody else waits for one, and begins a
-plain message there and then. Everything else goes the way of a single message: what cannot be begun
-at once, and what was begun and came to anything but "everybody was accepted".
+connection is there already. So a lane keeps it and begins a plain message there and then, as long as
+nobody else waits for one, and it waits for nothing itself: the next message, or room for an outcome.
+Everything else goes the way of a single message: what cannot be begun at once, and what was begun and
+came to anything but "everybody was accepted".
 
 Rules of this room:
 
@@ -62,27 +63,25 @@ class Lane:
 
     async def carry(self, index: int, message: Message | Envelope) -> Outcome:
         """Send one message; whatever comes of it, a cancellation excepted, is its outcome."""
+        parcel: Parcel | None = None
+        slot: Slot | None = None
+        begun: Begun | None = None
         try:
             parcel = Parcel.of(message)
-        except TypeError:
-            return await account(index, message, self._send)
-        slot, begun = self._next_slot(), None
-        if slot is not None:
-            try:
+            if (slot := self._next_slot()) is not None:
                 begun = client_of(slot).begin(parcel)
-            except Exception:  # what is wrong with it is said below, as ever
-                begun = None
-            if begun is None:
-                self._slot = None
-                self._lender.give_back(slot, alone=False, unused=True)
-                slot = None
-            elif await begun.accepted():
-                self._count()
+            if begun is not None and await begun.accepted():
                 ledger = parcel.ledger
                 result = SendResult(ledger, parcel.envelope)
-                return Outcome(index, message, Delivery.ACCEPTED, result, None, 1, ledger.carrier)
-            else:
-                self._slot = None
+                outcome = Outcome(index, message, Delivery.ACCEPTED, result, None, 1, ledger.carrier)
+                self._count()
+                return outcome
+        except Exception:  # what is wrong is met again below, where it is said and what was begun is judged
+            parcel = parcel if begun is not None else None
+        if begun is None:
+            self.rest(unused=True)
+            slot = None
+        self._slot = None
         return await account(index, message, partial(self._send, slot=slot, begun=begun), parcel=parcel)
 
     def _next_slot(self) -> Slot | None:
@@ -95,8 +94,8 @@ class Lane:
         self._slot = slot = self._lender.take(alone=False)
         return slot
 
-    def rest(self) -> None:
-        """There is nothing to send for now."""
+    def rest(self, *, unused: bool = False) -> None:
+        """There is nothing to send for now; or not here, where nothing was begun."""
         slot, self._slot = self._slot, None
         if slot is not None:
-            self._lender.give_back(slot, alone=False)
+            self._lender.give_back(slot, alone=False, unused=unused)

@@ -128,12 +128,12 @@ class Parcel:
         return not self._read
 
     def light(self, extensions: Extensions) -> Prepared | None:
-        """The same as `prepared`, at once, for what is light and in memory; else None."""
+        """The same as `prepared`, at once, if it is plain, light and in memory; else None."""
         envelope, prepared = self.envelope, self._prepared
         content, form = envelope.content, (extensions.eightbitmime, extensions.smtputf8)
-        if envelope.parameters is not None:
+        if not self.plain:
             return None
-        if type(content) is bytes and not self.binary:
+        if type(content) is bytes:
             if len(content) > preparing.LIGHT:
                 return None
             if prepared is None or form != self._form:
@@ -291,6 +291,7 @@ async def account(
     result: SendResult | None = None
     failure: BaseException | None = None
     entry: _Entry | None = None
+    outcome: Outcome | None = None
     try:
         try:
             parcel = parcel or Parcel.of(message)
@@ -314,7 +315,7 @@ async def account(
                 raise failure
         return outcome
     finally:
-        failure = entry = None  # its traceback has this frame: no cycle
+        failure = entry = outcome = None  # its traceback has this frame: no cycle
 
 
 class _Entry:

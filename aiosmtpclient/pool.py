@@ -171,6 +171,7 @@ class SMTPPool(Mailing):
         if not isinstance(max_connections, int) or max_connections < 1:
             raise ValueError(f"max_connections must be a whole number from 1 on, not {max_connections!r}")
         stream = options.get("pipelining") == "stream"
+        self._short = options.get("pipelining", "message") == "message" and not lmtp
         limits = Limits(
             connections=max_connections,
             messages=_positive(max_messages, "max_messages"),
@@ -301,9 +302,8 @@ class SMTPPool(Mailing):
         self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool, journal: Journal | None
     ) -> Run:
         window = self._limits.connections * self._limits.depth
-        # What leaves is to be written down first, or waits for the rate: nothing of that is begun at once.
-        short = journal is None and self._rate is None and self._limits.depth == 1
-        lane = self._new_lane if short else None
+        # Nothing is begun at once that is to be written down first, or waits for the rate.
+        lane = self._new_lane if self._short and journal is None and self._rate is None else None
         return in_window(messages, carry, window, ordered=ordered, begin=self._here, new_lane=lane)
 
     def _new_lane(self) -> Lane:

@@ -90,7 +90,7 @@ class PooledSMTP(AsyncSMTP):
 
     def carry(self, parcel: Parcel, begun: Begun | None = None) -> Coroutine[object, object, SendResult]:
         """Send one message for the pool, which counts by itself; or go on with what was begun."""
-        return AsyncSMTP._send(self, parcel, begun) if self.pace is None else self._send(parcel)
+        return AsyncSMTP._send(self, parcel, begun) if self.pace is None else self._send(parcel, begun)
 
     def begin(self, parcel: Parcel) -> Begun | None:
         """Begin a message, if it is plain and nothing has to be waited for; else nothing happens.
@@ -98,9 +98,17 @@ class PooledSMTP(AsyncSMTP):
         Raises:
             ValueError, SMTPNotSupportedError: it cannot be sent as it is.
         """
-        if self.pace is not None or self._turn.taken:
+        if self.pace is not None or (lease := self._turn_at_once()) is None:
             return None
-        return self._begin_at_once(parcel)
+        begun: Begun | None = None
+        try:
+            begun = self._begin_at_once(parcel)
+        finally:
+            if begun is None:
+                lease.give_back()
+        if begun is not None:
+            begun.lease = lease
+        return begun
 
     async def _paced(self, pace: Pace, then: Callable[[], Awaitable[None]] | None) -> None:
         await pace.wait()

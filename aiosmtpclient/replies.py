@@ -118,7 +118,8 @@ _new_reply: Callable[[type[Reply], tuple[int, bytes]], Reply] = tuple.__new__
 _KNOWN, _SHORT = 256, 80
 _known: dict[bytes, Reply] = {}
 _groups: dict[bytes, tuple[Reply, ...]] = {}
-_ODD = (334, 421)
+ODD = frozenset({334, 421})
+"""Codes that mean more than an answer: a challenge, which may echo a secret, and the end of the session."""
 
 
 def _remember(data: bytes, replies: tuple[Reply, ...]) -> None:
@@ -191,7 +192,7 @@ class ReplyParser:
         if rest or not lines:
             return None
         last = self._whole(lines.pop())
-        if last is None or last[0] in _ODD:
+        if last is None or last[0] in ODD:
             return None
         if not lines:
             return [last]
@@ -199,7 +200,7 @@ class ReplyParser:
         before = _groups.get(data[:start])
         if before is None:
             group = [_known.get(line) or self._whole(line, keep=True) for line in lines]
-            before = tuple([reply for reply in group if reply is not None and reply[0] not in _ODD])
+            before = tuple([reply for reply in group if reply is not None and reply[0] not in ODD])
             if len(before) != len(lines):
                 return None
             _remember(data[:start], before)

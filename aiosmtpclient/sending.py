@@ -84,7 +84,8 @@ class Sending(Mailing, ByHand):
         ledger = parcel.ledger
         lease: Lease | None = None
         try:
-            lease = self._turn_at_once() or await self._take_turn()
+            lease = begun.lease if begun is not None else None
+            lease = lease or self._turn_at_once() or await self._take_turn()
             if (
                 begun is None
                 and (begun := self._begin_at_once(parcel)) is not None
@@ -125,10 +126,11 @@ class Sending(Mailing, ByHand):
         prepared = parcel.light(connection.session.extensions)
         if prepared is None or (envelope := express.envelope_of(connection, prepared)) is None:
             return None
+        chunked = self._may_chunk(connection)
+        begun = Begun(connection, envelope, prepared, parcel.ledger, chunked=chunked)
         parcel.attempts += 1
         parcel.ledger.carrier = connection.serial
-        chunked = self._may_chunk(connection)
-        return Begun(connection, envelope, prepared, parcel.ledger, chunked=chunked)
+        return begun
 
     async def _at_length(self, parcel: Parcel, lease: Lease, begun: Begun | None) -> Transaction | None:
         """Send whatever there may be, or go on with what was begun; None if it went in parts.

@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from .errors import SMTPException, SMTPProtocolError, SMTPServerDisconnected, spoken_of
 from .extensions import Extensions
-from .replies import MAX_CHALLENGE_LINE, MAX_LINE, Reply, ReplyParser, printable
+from .replies import MAX_CHALLENGE_LINE, MAX_LINE, ODD, Reply, ReplyParser, printable
 from .steps import Phase, Step
 
 logger = logging.getLogger(__name__)
@@ -44,8 +44,6 @@ Trace = Callable[[str, bytes], None]
 
 OVER = (Phase.CLOSING, Phase.CLOSED)
 """Phases in which nothing may be written any more."""
-_ODD = frozenset({334, 421})
-"""Codes that mean more than an answer: a challenge, which may echo a secret, and the end of the session."""
 MASK = b"***"
 GREETED = Step(b"", "greeting", during=Phase.GREETING)
 """What stands in for the greeting's step once somebody waits for that."""
@@ -306,7 +304,7 @@ class Session:
     def _hand_out(self, replies: list[Reply], complete: list[Step]) -> list[Reply]:
         """Give the steps what is theirs, as long as nothing is odd; return what has to be looked at."""
         for code, _ in replies:
-            if code in _ODD:
+            if code in ODD:
                 return replies
         owing, position, came = self._owing, 0, len(replies)
         while owing and position < came and owing[0].count is None:

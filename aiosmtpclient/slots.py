@@ -256,7 +256,7 @@ class Slots:
     def keep(self, slot: Slot, now: float) -> bool:
         """Begin something else where something has just ended; False if the slot must be given back first.
 
-        As `give_back` and `take`, where these would change nothing else.
+        As `give_back` and `take` where these would change nothing else, but nobody looks whether it lives.
         """
         if self._waiting or self._actions or self.shut or slot.young or len(self._slots) > self.cap:
             return False

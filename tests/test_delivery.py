@@ -208,6 +208,11 @@ def test_an_outcome_has_the_account_of_its_result() -> None:
     assert (outcome.index, outcome.message, outcome.attempts, outcome.connection) == (3, ENVELOPE, 1, None)
 
 
+def test_outcomes_of_failures_can_be_kept_in_a_set() -> None:
+    error = ValueError("no")
+    assert len({Outcome(0, b"x", NOT_SENT, error=error), Outcome(0, b"x", NOT_SENT, error=error)}) == 1
+
+
 def test_an_outcome_has_the_account_of_its_error() -> None:
     ledger = Ledger([A])
     ledger.decide(0, GONE)

@@ -12,7 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_protocol import Wire
-from wire import BODY, GO, NEXT, SENDER, TO, TOO, caught, deliveries, each_loop, envelope, hello, send, take
+from wire import (
+    BODY,
+    GO,
+    NEXT,
+    SENDER,
+    TO,
+    TOO,
+    bye,
+    caught,
+    deliveries,
+    each_loop,
+    envelope,
+    hello,
+    send,
+    take,
+)
 
 from aiosmtpclient import AsyncSMTP, Delivery, SMTPPool, express
 from aiosmtpclient.commands import END_OF_CONTENT
@@ -367,3 +382,21 @@ async def test_a_message_that_is_half_way_goes_on_as_it_began_when_a_pool_turns_
             assert (list(result), result.accepted) == ([NEXT], (TO,))
             assert (await first).accepted == (TO,)
             await pool.close(timeout=0)
+
+
+@each_loop
+@pytest.mark.parametrize("behind", [b"42", b"421 bye\r\n", b"250 another\r\n"])
+async def test_what_comes_right_behind_the_verdict_ends_the_connection_and_no_other_message(
+    behind: bytes,
+) -> None:
+    """It stayed open, and the next message paid for it; or nobody closed it."""
+    odd = [*hello("PIPELINING"), *take(TO, reply=b"250 queued\r\n" + behind), gone]
+    async with ScriptedServer(odd, [*hello("PIPELINING"), *take(TO), *bye()]) as server:
+        async with AsyncSMTP(server.host, server.port) as smtp:
+            assert (await send(smtp, TO)).accepted == (TO,)
+            await server.conversations[0].gone.wait()
+            assert (await send(smtp, TO)).accepted == (TO,)
+
+
+async def gone(conversation: Conversation) -> None:
+    await conversation.gone.wait()
