@@ -159,6 +159,7 @@ class _Run(Generic[M]):
                 return
             outcome = await carry(*taken)
             self._done[outcome.index] = outcome
+            del outcome  # no cycle: the traceback of its error may lead back to this frame
             if self._reader is not None:
                 self._tell()
             while len(self._done) >= self._window:
