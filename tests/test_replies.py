@@ -8,7 +8,7 @@ import pickle
 import re
 import smtplib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from unittest import mock
 
 import pytest
@@ -475,14 +475,44 @@ def test_a_line_that_is_too_long_is_not_read_at_once() -> None:
     assert ReplyParser().at_once(b"250 ok\r\n" + line) is None
 
 
-def test_what_is_remembered_of_a_server_that_never_repeats_itself_stays_small() -> None:
-    parser = ReplyParser()
+@pytest.fixture
+def nothing_known() -> Iterator[None]:
+    with mock.patch.dict(replies._known, clear=True), mock.patch.dict(replies._groups, clear=True):
+        yield
+
+
+@pytest.mark.usefixtures("nothing_known")
+def test_what_answers_an_envelope_is_known_by_heart_and_what_answers_content_is_not() -> None:
+    parser, envelope = ReplyParser(), b"250 a\r\n251 b\r\n"
+    read = [Reply(250, b"a"), Reply(251, b"b")]
+    assert parser.at_once(envelope + b"250 queued as 1\r\n") == [*read, Reply(250, b"queued as 1")]
+    assert replies._groups == {envelope: tuple(read)}
+    assert parser.at_once(envelope + b"354 go\r\n") == [*read, Reply(354, b"go")]
+    assert replies._groups.keys() == {envelope, envelope + b"354 go\r\n"}
+    replies._groups[envelope] = Reply(250, b"by"), Reply(250, b"heart")
+    assert parser.at_once(envelope + b"250 queued as 2\r\n") == [
+        *replies._groups[envelope],
+        Reply(250, b"queued as 2"),
+    ]
+
+
+@pytest.mark.usefixtures("nothing_known")
+@pytest.mark.parametrize(("octets", "kept"), [(320, True), (321, False)])
+def test_what_is_long_is_not_kept(octets: int, kept: bool) -> None:
+    group = b"250 one\r\n250 " + b"x" * (octets - 15) + b"\r\n"
+    assert len(group) == octets
+    assert ReplyParser().at_once(group + b"250 two\r\n") is not None
+    assert (group in replies._groups) is kept
+
+
+@pytest.mark.usefixtures("nothing_known")
+def test_what_is_known_of_a_server_that_never_repeats_itself_stays_small() -> None:
+    parser, most = ReplyParser(), 0
     for number in range(3 * replies._KNOWN):
         assert parser.at_once(b"250 ok %d\r\n354 go %d\r\n" % (number, number)) is not None
         parser.feed(b"250 fine %d\r\n" % number)
-    assert len(replies._known) <= replies._KNOWN
-    assert len(replies._groups) <= replies._KNOWN
-    assert max(map(len, replies._groups)) <= 4 * replies._SHORT
+        most = max(most, len(replies._known), len(replies._groups))
+    assert most == replies._KNOWN
 
 
 # Side by side with smtplib
