@@ -293,7 +293,7 @@ def test_a_wrong_password_is_tried_once_and_is_77(
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        (["--host", "x" * 70], 68),
+        (["--host", "x" * 70, "--retries", "3"], 68),
         (["--host", "127.0.0.1", "--tls", "starttls"], 78),
         (["--host", "127.0.0.1", "--tls", "starttls", "--server-hostname", "a b"], 64),
         (["--host", "127.0.0.1", "--user", "me", "--tls", "none"], 69),
