@@ -95,47 +95,63 @@ import pytest
 sys.path.insert(0, {folder!r})
 import leaking
 
-SECRET = "correct horse" + " battery staple"
+def secret(of):
+    return "correct horse " + "battery " + of
 
 
 def test_a_log():
-    logging.getLogger("some.library").debug("the password is %s", SECRET)
+    logging.getLogger("some.library").debug("the password is %s", secret("test_a_log"))
 
 
 def test_base64():
+    octets = secret("test_base64").encode()
     for before in (b"", b"x", b"xy"):
-        logging.getLogger("some.library").debug("%s", base64.b64encode(before + SECRET.encode()))
+        logging.getLogger("some.library").debug("%s", base64.b64encode(before + octets))
 
 
 def test_a_local_variable():
     with pytest.raises(ValueError):
-        leaking.local(SECRET)
+        leaking.local(secret("test_a_local_variable"))
 
 
 def test_an_exception():
     with pytest.raises(ValueError):
-        leaking.text(SECRET)
+        leaking.text(secret("test_an_exception"))
 
 
 def test_a_hidden_cause():
     with pytest.raises(KeyError):
-        leaking.hidden(SECRET)
+        leaking.hidden(secret("test_a_hidden_cause"))
 
 
 def test_an_event():
-    sys.audit("some.event", SECRET)
+    sys.audit("some.event", secret("test_an_event"))
 
 
 async def test_a_future():
     future = asyncio.get_running_loop().create_future()
     future.add_done_callback(lambda _: None)
-    asyncio.get_running_loop().call_soon(future.set_result, SECRET)
+    asyncio.get_running_loop().call_soon(future.set_result, secret("test_a_future"))
     await future
 
 
 def test_printed():
-    sys.__stdout__.write(SECRET + chr(10))
+    sys.__stdout__.write(chr(10) + secret("test_printed") + chr(10))  # behind pytest's dots
 """
+
+
+@pytest.fixture(scope="module")
+def leaked(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What tests let out that leak, each a secret of its own."""
+    folder = tmp_path_factory.mktemp("leaky")
+    (folder / "leaking.py").write_text(LEAKING)
+    leaky = folder / "test_leaky.py"
+    leaky.write_text(LEAKY.format(folder=str(folder)))
+
+    code, text = let_out(folder, "-s", "-c", TESTS.parent / "pyproject.toml", leaky)
+
+    assert code == 0, text[-3000:]
+    return text
 
 
 @pytest.mark.timeout(120)
@@ -152,15 +168,8 @@ def test_printed():
         ("test_printed", "correct"),
     ],
 )
-def test_a_leak_would_be_found(test: str, kind: str, tmp_path: Path) -> None:
-    (tmp_path / "leaking.py").write_text(LEAKING)
-    leaky = tmp_path / "test_leaky.py"
-    leaky.write_text(LEAKY.format(folder=str(tmp_path)))
-
-    code, text = let_out(tmp_path, "-s", "-c", TESTS.parent / "pyproject.toml", f"{leaky}::{test}")
-
-    assert code == 0, text[-3000:]
-    found = [line for line in leaks(text, ["correct horse battery staple"]) if line.startswith(kind)]
+def test_a_leak_would_be_found(test: str, kind: str, leaked: str) -> None:
+    found = [line for line in leaks(leaked, [f"correct horse battery {test}"]) if line.startswith(kind)]
     assert found
     if test == "test_base64":
         assert len(found) == 3
