@@ -156,8 +156,8 @@ class Babbler:
         parser = ReplyParser()
         replies = parser.feed(said)
         self.in_step = self.in_step and len(replies) == 1 and not parser.pending and parser.error is None
-        if self.server is not None and verb in ("EHLO", "LHLO") and replies and said != right:
-            # What it offers is what it said, not what it was to say.
+        if self.server is not None and verb in ("EHLO", "LHLO") and replies:
+            # What it offers is what it said last, not what it was to say.
             lines = replies[0].message.upper().split(b"\n")[1:]
             self.server.keywords = {re.split(rb"[ \t=]", line)[0] for line in lines}
         return said
