@@ -24,6 +24,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from .delivery import Outcome
@@ -37,7 +38,7 @@ Carry = Callable[[int, M], Awaitable[Outcome]]
 class Lane(Protocol[M_contra]):
     """How one worker sends, where each has something of its own."""
 
-    def carry(self, index: int, message: M_contra) -> Awaitable[Outcome]:
+    def carry(self, index: int, message: M_contra, /) -> Awaitable[Outcome]:
         """Send the message with this index, as `Carry`."""
         raise NotImplementedError
 
@@ -93,6 +94,16 @@ async def in_window(
         await run.stop()
 
 
+class _Shared(Generic[M]):
+    """The lane of workers that have nothing of their own to give back."""
+
+    def __init__(self, carry: Carry[M]) -> None:
+        self.carry = carry
+
+    def rest(self) -> None:
+        """There is nothing to send for now."""
+
+
 class _Run(Generic[M]):
     """Workers that take messages, and the outcomes that nobody has looked at yet."""
 
@@ -112,8 +123,7 @@ class _Run(Generic[M]):
             self._each = _feed(messages)
         else:
             self._at_hand = iter(messages)
-        self._carry = carry
-        self._new_lane = new_lane
+        self._new_lane = new_lane or partial(_Shared, carry)
         self._window = window
         self._ordered = ordered
         self._next = 0
@@ -138,35 +148,27 @@ class _Run(Generic[M]):
         self._tell()
 
     async def _work(self) -> None:
-        lane = self._new_lane() if self._new_lane is not None else None
-        if lane is None:
-            await self._send_all(self._carry, None)
-            return
+        lane = self._new_lane()
         try:
-            await self._send_all(lane.carry, lane)
+            while True:
+                if self._each is None:
+                    taken = self._take()
+                else:
+                    lane.rest()
+                    taken = await self._await(self._each)
+                if taken is None:
+                    return
+                outcome = await lane.carry(*taken)
+                self._done[outcome.index] = outcome
+                del outcome  # no cycle: the traceback of its error may lead back to this frame
+                if self._reader is not None:
+                    self._tell()
+                while len(self._done) >= self._window:
+                    lane.rest()
+                    self._room.clear()
+                    await self._room.wait()
         finally:
             lane.rest()
-
-    async def _send_all(self, carry: Carry[M], lane: Lane[M] | None) -> None:
-        while True:
-            if self._each is None:
-                taken = self._take()
-            else:
-                if lane is not None:
-                    lane.rest()
-                taken = await self._await(self._each)
-            if taken is None:
-                return
-            outcome = await carry(*taken)
-            self._done[outcome.index] = outcome
-            del outcome  # no cycle: the traceback of its error may lead back to this frame
-            if self._reader is not None:
-                self._tell()
-            while len(self._done) >= self._window:
-                if lane is not None:
-                    lane.rest()
-                self._room.clear()
-                await self._room.wait()
 
     def _take(self) -> tuple[int, M] | None:
         """The next message and its index; None if there is none."""

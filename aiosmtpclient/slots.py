@@ -260,7 +260,7 @@ class Slots:
         """
         if self._waiting or self._actions or self.shut or slot.young or len(self._slots) > self.cap:
             return False
-        if slot.over or slot.messages >= slot.most or now >= slot.expires:
+        if self._worn(slot, now):
             return False
         slot.messages += 1
         return True
