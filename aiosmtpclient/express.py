@@ -13,6 +13,8 @@ Rules of this room:
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from . import commands, transactions
 from .connection import Connection
 from .content import InMemory
@@ -59,13 +61,25 @@ def envelope_of(connection: Connection, prepared: Prepared) -> bytes | None:
     )
 
 
+class Plain(NamedTuple):
+    """A plain message that is ready to be begun.
+
+    Attributes:
+        connection: what `envelope_of` was asked about.
+        prepared: the message.
+        envelope: what that said.
+    """
+
+    connection: Connection
+    prepared: Prepared
+    envelope: bytes
+
+
 class Begun:
     """A plain message that was begun: what was performed, and what it is judged by.
 
     Args:
-        connection: what `envelope_of` was asked about.
-        envelope: what it said.
-        prepared: the message.
+        connection, prepared, envelope: as in `Plain`.
         ledger: where the account is written.
         chunked: BDAT may be used, if the server offers it.
 
@@ -77,7 +91,7 @@ class Begun:
     __slots__ = ("_ledger", "_waiter", "chunked", "connection", "lease", "prepared", "steps")
 
     def __init__(
-        self, connection: Connection, envelope: bytes, prepared: Prepared, ledger: Ledger, *, chunked: bool
+        self, connection: Connection, prepared: Prepared, envelope: bytes, ledger: Ledger, *, chunked: bool
     ) -> None:
         self.connection = connection
         self.prepared = prepared

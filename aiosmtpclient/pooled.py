@@ -102,7 +102,8 @@ class PooledSMTP(AsyncSMTP):
             return None
         begun: Begun | None = None
         try:
-            begun = self._begin_at_once(parcel)
+            if parcel.before is None and (plain := self._plain(parcel)) is not None:
+                begun = self._begin_plain(parcel, plain)
         finally:
             if begun is None:
                 lease.give_back()

@@ -23,6 +23,7 @@ Rules of this room:
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from email.message import Message
 from typing import ClassVar, Literal, TypeAlias
 
@@ -42,7 +43,7 @@ from .errors import (
     SMTPRecipientsRefused,
     SMTPServerDisconnected,
 )
-from .express import Begun
+from .express import Begun, Plain
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
 from .parcels import Parcel
@@ -86,12 +87,12 @@ class Sending(Mailing, ByHand):
         try:
             lease = begun.lease if begun is not None else None
             lease = lease or self._turn_at_once() or await self._take_turn()
-            if (
-                begun is None
-                and (begun := self._begin_at_once(parcel)) is not None
-                and await begun.accepted()
-            ):
-                return SendResult(ledger, parcel.envelope)
+            if begun is None and (plain := self._plain(parcel)) is not None:
+                if parcel.before is not None:
+                    await self._before(parcel.before, plain.connection)
+                begun = self._begin_plain(parcel, plain)
+                if await begun.accepted():
+                    return SendResult(ledger, parcel.envelope)
             transaction = await self._at_length(parcel, lease, begun)
         except BaseException as error:
             if isinstance(error, SMTPException):
@@ -106,8 +107,8 @@ class Sending(Mailing, ByHand):
             return await self._send_rest(parcel, transaction)
         return result
 
-    def _begin_at_once(self, parcel: Parcel) -> Begun | None:
-        """Begin a plain message, if it is one and nothing has to be waited for; else nothing happens.
+    def _plain(self, parcel: Parcel) -> Plain | None:
+        """The message, ready to be begun, if it is plain and nothing has to be waited for; else None.
 
         Raises:
             ValueError, SMTPNotSupportedError: it cannot be sent as it is.
@@ -118,7 +119,6 @@ class Sending(Mailing, ByHand):
             or self._pipelining != "message"
             or self._lmtp
             or not parcel.plain
-            or parcel.before is not None
             or not connection.free
             or (parcel.of_many and (self._unreachable or self._untried(connection)))
         ):
@@ -126,8 +126,12 @@ class Sending(Mailing, ByHand):
         prepared = parcel.light(connection.session.extensions)
         if prepared is None or (envelope := express.envelope_of(connection, prepared)) is None:
             return None
-        chunked = self._may_chunk(connection)
-        begun = Begun(connection, envelope, prepared, parcel.ledger, chunked=chunked)
+        return Plain(connection, prepared, envelope)
+
+    def _begin_plain(self, parcel: Parcel, plain: Plain) -> Begun:
+        """Send its first octets."""
+        connection = plain.connection
+        begun = Begun(*plain, parcel.ledger, chunked=self._may_chunk(connection))
         parcel.attempts += 1
         parcel.ledger.carrier = connection.serial
         return begun
@@ -279,11 +283,14 @@ class Sending(Mailing, ByHand):
                 lease.give_back()
         return SendResult(ledger, parcel.envelope)
 
+    async def _before(self, before: Callable[[], Awaitable[None]], connection: Connection) -> None:
+        await before()
+        connection.protocol.check()  # it may have gone in the meantime
+
     async def _begin(self, parcel: Parcel, connection: Connection) -> None:
         """Everything is ready: the next octet is the first."""
         if parcel.before is not None:
-            await parcel.before()
-            connection.protocol.check()  # it may have gone in the meantime
+            await self._before(parcel.before, connection)
         parcel.attempts += 1
         parcel.ledger.carrier = connection.serial
 
