@@ -42,6 +42,8 @@ _PLAIN = re.compile(rf"{_PLAIN_ATOM}@{_PLAIN_ATOM}")
 _ALL_PLAIN = re.compile(rf"{_PLAIN_ATOM}@{_PLAIN_ATOM}(?:\n{_PLAIN_ATOM}@{_PLAIN_ATOM})*+")
 _MAILBOX = rf" *+{_SPEC}{_TAIL}|{_PHRASE}<{_SPEC}>{_TAIL}"
 
+_STRINGS = {str}
+
 # C0, DEL and C1; the line and paragraph separators; what surrogateescape makes of octets.
 # None of them is printable, so what is printable need not be searched.
 _FORBIDDEN = "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
@@ -91,6 +93,17 @@ def recipient(address: str) -> Address:
     return parsed
 
 
+def plain_paths(texts: Sequence[str]) -> list[bytes] | None:
+    """The paths of addresses of which none is special in any way, as nearly all are; else None."""
+    if set(map(type, texts)) != _STRINGS:
+        return None
+    # Many are read in one go as fast as a few one by one.
+    joined = "\n".join(texts)
+    if _ALL_PLAIN.fullmatch(joined) is None or joined.count("\n") != len(texts) - 1:
+        return None
+    return joined.encode().split(b"\n")
+
+
 class Recipients:
     """The forward-paths of one envelope, in the order asked for, duplicates included.
 
@@ -126,11 +139,8 @@ class Recipients:
         """
         if len(texts) == 1 and type(texts[0]) is str and _PLAIN.fullmatch(texts[0]):
             return cls(texts, [texts[0].encode()])
-        if set(map(type, texts)) == {str}:
-            # Nearly all are plain, and many are read in one go as fast as a few one by one.
-            joined = "\n".join(texts)
-            if _ALL_PLAIN.fullmatch(joined) and joined.count("\n") == len(texts) - 1:
-                return cls(texts, joined.encode().split(b"\n"))
+        if (paths := plain_paths(texts)) is not None:
+            return cls(texts, paths)
         addresses = [recipient(text) for text in texts]
         international = next((address.text for address in addresses if address.needs_smtputf8), "")
         special = any(type(text) is not str for text in texts)

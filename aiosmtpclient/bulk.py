@@ -30,20 +30,25 @@ from typing import Generic, Protocol, TypeVar
 from .delivery import Outcome
 
 M = TypeVar("M")
-M_contra = TypeVar("M_contra", contravariant=True)
+M_co = TypeVar("M_co", covariant=True)
 Carry = Callable[[int, M], Awaitable[Outcome]]
 """Sends the message with this index, and says what became of it; raises nothing but cancellations."""
 
 
-class Lane(Protocol[M_contra]):
-    """How one worker sends, where each has something of its own."""
+class Desk(Protocol[M_co]):
+    """Where outcomes are laid down, and messages are taken from, by whoever sends several in a row."""
 
-    def carry(self, index: int, message: M_contra, /) -> Awaitable[Outcome]:
-        """Send the message with this index, as `Carry`."""
+    def lay(self, outcome: Outcome, /) -> None:
+        """Lay one down. If that fails it does not lie there."""
         raise NotImplementedError
 
-    def rest(self) -> None:
-        """There is nothing to send for now."""
+    def take(self) -> tuple[int, M_co] | None:
+        """The next message with its index, if it is at hand and there is room for what becomes of it."""
+        raise NotImplementedError
+
+
+Flow = Callable[[Desk[M], int, M], Awaitable[Outcome | None]]
+"""As `Carry`, and whatever messages are at hand behind this one. None if all outcomes lie on the desk."""
 
 
 async def one_by_one(
@@ -66,7 +71,7 @@ async def in_window(
     *,
     ordered: bool = False,
     begin: Callable[[], object] | None = None,
-    new_lane: Callable[[], Lane[M]] | None = None,
+    flow: Flow[M] | None = None,
 ) -> AsyncGenerator[Outcome, None]:
     """Send with so many messages under way.
 
@@ -76,32 +81,23 @@ async def in_window(
         window: how many are under way at most.
         ordered: yield the outcomes in the order of the messages, not as they become known.
         begin: called when somebody asks for the first outcome, which may be long after this call.
-        new_lane: makes a worker's own way to send, instead of `carry`.
+        flow: sends several in a row, where they can be had without waiting.
     """
     if begin is not None:
         begin()
-    run = _Run(messages, carry, window, ordered, new_lane)
+    run = _Run(messages, carry, window, ordered, flow)
     try:
         while True:
             # First: where tasks begin eagerly some may have ended already, and that is no news any more.
             while (outcome := run.oldest()) is not None:
                 yield outcome
-                run.make_room()
+                if run.cramped:
+                    run.make_room()
             if run.over:
                 break
             await run.news()
     finally:
         await run.stop()
-
-
-class _Shared(Generic[M]):
-    """The lane of workers that have nothing of their own to give back."""
-
-    def __init__(self, carry: Carry[M]) -> None:
-        self.carry = carry
-
-    def rest(self) -> None:
-        """There is nothing to send for now."""
 
 
 class _Run(Generic[M]):
@@ -113,17 +109,19 @@ class _Run(Generic[M]):
         carry: Carry[M],
         window: int,
         ordered: bool,
-        new_lane: Callable[[], Lane[M]] | None = None,
+        flow: Flow[M] | None = None,
     ) -> None:
         # Only one of them: an asynchronous generator cannot be asked twice at a time, and to see to
         # that has its price.
         self._each: AsyncGenerator[M, None] | None = None
         self._at_hand: Iterator[M] = iter(())
+        self._carry: Callable[[int, M], Awaitable[Outcome | None]] = carry
         if isinstance(messages, AsyncIterable):
             self._each = _feed(messages)
         else:
             self._at_hand = iter(messages)
-        self._new_lane = new_lane or partial(_Shared, carry)
+            if flow is not None and window > 1:  # else there is never room for another outcome
+                self._carry = partial(flow, self)
         self._window = window
         self._ordered = ordered
         self._next = 0
@@ -135,6 +133,7 @@ class _Run(Generic[M]):
         self._loop = asyncio.get_running_loop()
         self._reader: asyncio.Future[None] | None = None  # whoever looks at the outcomes, while he waits
         self._room = asyncio.Event()
+        self.cramped = False  # somebody waits for room
         self._workers = {asyncio.create_task(self._work()) for _ in range(window)}
         for worker in self._workers:
             worker.add_done_callback(self._left)
@@ -148,29 +147,30 @@ class _Run(Generic[M]):
         self._tell()
 
     async def _work(self) -> None:
-        lane = self._new_lane()
-        try:
-            while True:
-                if self._each is None:
-                    taken = self._take()
-                else:
-                    lane.rest()
-                    taken = await self._await(self._each)
-                if taken is None:
-                    return
-                outcome = await lane.carry(*taken)
-                self._done[outcome.index] = outcome
-                del outcome  # no cycle: the traceback of its error may lead back to this frame
-                if self._reader is not None:
-                    self._tell()
-                while len(self._done) >= self._window:
-                    lane.rest()
-                    self._room.clear()
-                    await self._room.wait()
-        finally:
-            lane.rest()
+        while True:
+            taken = self._next_one() if self._each is None else await self._await(self._each)
+            if taken is None:
+                return
+            outcome = await self._carry(*taken)
+            if outcome is not None:
+                self.lay(outcome)
+            del outcome  # no cycle: the traceback of its error may lead back to this frame
+            while len(self._done) >= self._window:
+                self.cramped = True
+                self._room.clear()
+                await self._room.wait()
 
-    def _take(self) -> tuple[int, M] | None:
+    def lay(self, outcome: Outcome, /) -> None:
+        """Whoever looks at the outcomes finds this one among them."""
+        if self._reader is not None:
+            self._tell()
+        self._done[outcome.index] = outcome
+
+    def take(self) -> tuple[int, M] | None:
+        """The next message and its index, if there is one and room for what becomes of it."""
+        return self._next_one() if len(self._done) < self._window else None
+
+    def _next_one(self) -> tuple[int, M] | None:
         """The next message and its index; None if there is none."""
         if self._over:
             return None
@@ -229,8 +229,8 @@ class _Run(Generic[M]):
 
     def make_room(self) -> None:
         """An outcome was looked at: another may become known."""
-        if not self._room.is_set():
-            self._room.set()
+        self.cramped = False
+        self._room.set()
 
     def oldest(self) -> Outcome | None:
         """The next outcome to look at, if it is there."""

@@ -128,19 +128,19 @@ def rcpts(paths: Sequence[bytes], options: Iterable[str] = (), *, utf8: bool = F
     return b"".join([rcpt(path, options, utf8=utf8) for path in paths])
 
 
-def envelope(sender: bytes, recipients: Sequence[bytes], *, size: int | None, eightbit: bool) -> bytes | None:
+def envelope(paths: Sequence[bytes], size: int | None, *, eightbit: bool) -> bytes | None:
     """MAIL and every RCPT in one go, where that is simple: what `mail` and `rcpts` would say of it.
 
     Args:
-        sender: its path; empty for the null reverse-path.
-        recipients: their paths.
+        paths: the sender's, which may be empty (the null reverse-path), then the recipients'.
         size: octets to be declared, if any (RFC 1870).
         eightbit: declare 8BITMIME (RFC 6152).
 
     Returns:
         The octets; None if a path is not plain, so that it has to be looked at more closely.
     """
-    if not all(recipients) or b"".join((sender, *recipients)).translate(None, _PLAIN):
+    sender, *recipients = paths
+    if not all(recipients) or b"".join(paths).translate(None, _PLAIN):
         return None
     end = b">" if size is None else b"> SIZE=%d" % size
     if eightbit:

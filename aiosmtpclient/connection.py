@@ -33,6 +33,7 @@ from .dialogues import claim
 from .driver import Drive
 from .errors import SMTPException, SMTPServerDisconnected
 from .protocol import SMTPProtocol
+from .reading import protocol_for
 from .replies import Reply
 from .resumption import Resuming
 from .session import Session, Trace
@@ -106,7 +107,7 @@ class Connection:
         """
         session = Session(endpoint.name, trace)
         # Made before there is a socket, which would be lost if it could not be made.
-        made = SMTPProtocol(session, asyncio.get_running_loop(), timeouts)
+        made = protocol_for(session, asyncio.get_running_loop(), timeouts)
         at_once = security if implicit and not header else None
         protocol = await dialling.dial(lambda: made, endpoint, at_once, timeouts.connect)
         try:
@@ -280,7 +281,7 @@ class Connection:
             )
         )
         _inherited.append(self.protocol)
-        self.protocol = SMTPProtocol(session, self.loop, self.timeouts)
+        self.protocol = protocol_for(session, self.loop, self.timeouts)
         self.protocol.closed.set_result(None)
         self.session = session
         self.inherited = True
@@ -316,16 +317,9 @@ class Connection:
 
     @property
     def free(self) -> bool:
-        """True if a transaction may begin here now: it is ready, outside any other, and nothing is owed."""
-        session, transport = self.session, self.protocol.transport
-        return (
-            session.reusable
-            and self.esmtp
-            and session.unclaimed is None
-            and session.condemned is None
-            and transport is not None
-            and not transport.is_closing()
-        )
+        """True if a plain message may begin here now: it is ready, settled, and nobody looks on."""
+        transport = self.protocol.transport
+        return self.session.free and self.esmtp and transport is not None and not transport.is_closing()
 
     @property
     def alive(self) -> bool:

@@ -81,6 +81,31 @@ def _with_dots(octets: bytes) -> bytes:
     return b"\r\n..".join(octets.rsplit(b"\r\n.")) if _DOT in octets else octets
 
 
+def stuffed(octets: bytes) -> bytes:
+    """Return lines with leading dots doubled (RFC 5321 section 4.5.2), the same object if there are none."""
+    octets = _with_dots(octets)
+    return b"." + octets if octets.startswith(b".") else octets
+
+
+def in_lines(octets: bytes, *, clean: bool = False) -> bytes:
+    """Return octets whose lines all end in CRLF, the last one too: the same object if they did.
+
+    Args:
+        octets: what to send.
+        clean: True if it is certain that they do.
+
+    Raises:
+        ValueError: there is a NUL in them.
+    """
+    if _NUL in octets:
+        raise _has_nul()
+    if not clean:
+        octets = with_crlf(octets)
+        if octets and not octets.endswith(b"\r\n"):
+            octets += b"\r\n"
+    return octets
+
+
 def _has_nul() -> ValueError:
     return ValueError("the content has a NUL octet, which no server takes without BINARYMIME")
 
@@ -209,13 +234,7 @@ class InMemory:
         if len(octets) > SLICE:
             return cls._surveyed(_pieces_of(octets), clean)
         data = octets if type(octets) is bytes else octets_of(octets)
-        if _NUL in data:
-            raise _has_nul()
-        if not clean:
-            data = with_crlf(data)
-            if data and not data.endswith(b"\r\n"):
-                data += b"\r\n"
-        return cls(data)
+        return cls(in_lines(data, clean=clean))
 
     @classmethod
     def of_pieces(cls, pieces: Sequence[Piece], *, clean: bool = False) -> InMemory:
@@ -270,8 +289,7 @@ class InMemory:
 
     def stuffed(self) -> bytes:
         """Return all octets with leading dots doubled, which is `data` itself if there are none."""
-        data = _with_dots(self.data)
-        return b"." + data if data.startswith(b".") else data
+        return stuffed(self.data)
 
     def slices(self, *, stuff: bool) -> Iterator[bytes | memoryview]:
         """Yield all octets in slices, none of them empty, or longer than two `SLICE`.

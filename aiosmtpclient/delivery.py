@@ -15,9 +15,10 @@ Rules of this room:
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from .errors import Delivery, RecipientOutcome, SMTPException
 from .replies import Reply
@@ -208,19 +209,32 @@ class SendResult(dict[str, Reply]):
             raise AssertionError(ledger.outcomes)
         if ledger._replies.count(ledger.final) != len(ledger._replies):
             self.update(ledger.refused)
-        self._ledger = ledger  # nobody writes into it any more
+        self._ledger: Ledger | None = ledger  # nobody writes into it any more
         self.reply = ledger.final
         self.envelope = envelope
+
+    @classmethod
+    def to_all(cls, envelope: Envelope, reply: Reply) -> Self:
+        """The result of a message that everybody gets."""
+        self = cls.__new__(cls)
+        self._ledger = None
+        self.reply = reply
+        self.envelope = envelope
+        return self
 
     @property
     def accepted(self) -> tuple[str, ...]:
         """The addresses that the server took responsibility for, by position."""
-        return self._ledger.accepted
+        return self._ledger.accepted if self._ledger is not None else self.envelope.recipients
 
     @property
     def outcomes(self) -> tuple[RecipientOutcome, ...]:
         """One `(address, delivery, reply)` a position, accepted or not."""
-        return self._ledger.outcomes
+        if self._ledger is not None:
+            return self._ledger.outcomes
+        return tuple(
+            RecipientOutcome(each, Delivery.ACCEPTED, self.reply) for each in self.envelope.recipients
+        )
 
     def __repr__(self) -> str:
         return (
@@ -265,6 +279,22 @@ class Outcome:
     def outcomes(self) -> Sequence[RecipientOutcome]:
         """One `(address, delivery, reply)` a recipient, if it came to that."""
         return self.result.outcomes if self.result is not None else getattr(self.error, "outcomes", ())
+
+
+class Tally:
+    """How many messages came to what.
+
+    Attributes:
+        accepted: by at least one recipient's account.
+        failed: the others, by what is known of them.
+        retried: attempts beyond the first.
+    """
+
+    __slots__ = ("accepted", "failed", "retried")
+
+    def __init__(self) -> None:
+        self.accepted = self.retried = 0
+        self.failed: Counter[Delivery] = Counter()
 
 
 class Journal(Protocol):

@@ -9,179 +9,183 @@ Rules of this room:
 
 * Nothing is judged here but "everybody was accepted". There is one authority on all the rest.
 * What is written is to the octet what the dialogue would write, and earns the same replies.
+* What only that authority needs, a `Prepared` and a ledger that knows what has left, is made when it
+  is asked.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import asyncio
+from typing import NamedTuple, TypeAlias
 
 from . import commands, transactions
+from .addresses import plain_paths
 from .connection import Connection
-from .content import InMemory
-from .delivery import Ledger
-from .message import Prepared
-from .protocol import Replies
+from .content import InMemory, in_lines
+from .message import Envelope, Prepared
+from .parcels import Parcel
+from .plain import Plain
 from .replies import Reply
-from .steps import Phase, Step
-from .transactions import END
 from .turn import Lease
 
 MOST = 100
 """Recipients of a plain message."""
-_NOTHING: list[Reply] = []
-_ONE = ("MAIL", "RCPT", "DATA"), ("MAIL", "RCPT", END)
 
 
-def envelope_of(connection: Connection, prepared: Prepared) -> bytes | None:
-    """MAIL and every RCPT, if the message is plain, and so is what the server asks for; else None.
+class Terms(NamedTuple):
+    """What plain messages are to be like on a connection, as long as nothing but those is sent there.
 
-    The connection is free for it.
+    Attributes:
+        most: octets of the largest.
+        size: SIZE is to be declared (RFC 1870).
+        eightbit: octets over 127 may be sent, and are declared (RFC 6152).
+        chunked: by BDAT (RFC 3030).
     """
-    content, recipients, session = prepared.content, prepared.recipients, connection.session
-    extensions = session.extensions
-    limit = extensions.size_limit
-    if (
-        type(content) is not InMemory
-        or content.size > transactions.ONE_WRITE
-        or (limit is not None and content.size > limit)
-        or prepared.smtputf8
-        or recipients.special
-        or len(recipients.paths) > MOST
-        or not extensions.pipelining
-        or extensions.limited
-        or connection.most_recipients is not None
-        or session.unsettled
-    ):
+
+    most: int
+    size: bool
+    eightbit: bool
+    chunked: bool
+
+
+Octets: TypeAlias = tuple[bytes, int, bytes]
+"""MAIL and every RCPT of a plain message; how many of those there are; its content, in lines with CRLF."""
+
+
+def terms_of(connection: Connection, *, chunked: bool) -> Terms | None:
+    """What plain messages are to be like there; None if none may be sent.
+
+    Args:
+        connection: whoever asks has seen that it is `free`, or does so before he begins.
+        chunked: BDAT may be used, if the server offers it.
+    """
+    extensions = connection.session.extensions
+    if not extensions.pipelining or extensions.limited or connection.most_recipients is not None:
         return None
-    return commands.envelope(
-        prepared.sender.path,
-        recipients.paths,
-        size=content.size if extensions.size else None,
-        eightbit=content.eightbit and extensions.eightbitmime,
+    limit, most = extensions.size_limit, transactions.ONE_WRITE
+    return Terms(
+        most if limit is None else min(most, limit),
+        extensions.size,
+        extensions.eightbitmime,
+        chunked and extensions.chunking,
     )
 
 
-class Plain(NamedTuple):
-    """A plain message that is ready to be begun.
+def octets_of(envelope: Envelope, terms: Terms) -> Octets | None:
+    """The octets of a message, if it is plain and has octets for its content; else None.
+
+    Raises:
+        ValueError: it cannot be sent as it is.
+    """
+    content = envelope.content
+    if type(content) is not bytes or len(content) > terms.most or not envelope.plain:
+        return None
+    paths = plain_paths((envelope.sender, *envelope.recipients))
+    return _octets(terms, paths, in_lines(content)) if paths is not None else None
+
+
+def octets_of_prepared(prepared: Prepared, terms: Terms) -> Octets | None:
+    """The same for whatever was prepared."""
+    content = prepared.content
+    if type(content) is not InMemory or content.size > terms.most or prepared.smtputf8:
+        return None
+    forward = prepared.recipients
+    if forward.special or forward.international:
+        return None
+    return _octets(terms, [prepared.sender.path, *forward.paths], content.data)
+
+
+def _octets(terms: Terms, paths: list[bytes], content: bytes) -> Octets | None:
+    most, declare_size, eightbit, _ = terms
+    size, ascii_only, recipients = len(content), content.isascii(), len(paths) - 1
+    if size > most or not (ascii_only or eightbit) or not 0 < recipients <= MOST:
+        return None
+    head = commands.envelope(paths, size if declare_size else None, eightbit=not ascii_only)
+    return (head, recipients, content) if head is not None else None
+
+
+class Single(Plain):
+    """One plain message, and a future that is told what became of it.
 
     Attributes:
-        connection: what `envelope_of` was asked about.
-        prepared: the message.
-        envelope: what that said.
+        over: completed with True if everybody was accepted; else with False, and `steps` are to be judged.
     """
 
-    connection: Connection
-    prepared: Prepared
-    envelope: bytes
+    __slots__ = ("over",)
+
+    def __init__(self, connection: Connection, terms: Terms) -> None:
+        super().__init__(connection.session.secrets, chunked=terms.chunked)
+        self.over: asyncio.Future[bool] = connection.loop.create_future()
+
+    def accepted(self) -> None:
+        """Everybody was accepted."""
+        self.over.set_result(True)
+
+    def done(self) -> bool:
+        """Nobody wants to know any more."""
+        return self.over.done()
+
+    def set_result(self, replies: list[Reply]) -> None:
+        """These are the replies to the last step."""
+        self.over.set_result(False)
+
+    def set_exception(self, error: BaseException) -> None:
+        """There will be none."""
+        self.over.set_exception(error)
+
+    def exception(self) -> BaseException | None:
+        """What was set."""
+        return self.over.exception()
 
 
 class Begun:
-    """A plain message that was begun: what was performed, and what it is judged by.
+    """A plain message that was begun and came to something else, for the dialogue to judge.
 
     Args:
-        connection, prepared, envelope: as in `Plain`.
-        ledger: where the account is written.
-        chunked: BDAT may be used, if the server offers it.
+        connection: where it was begun.
+        plain: the message.
+        error: what ended the waiting for replies, if they did not.
+        lease: the turn, if whoever judges it has not got that himself.
 
     Attributes:
         steps: what was performed. What it failed with is in the last.
-        lease: the turn, if whoever began it has not got that himself.
+        chunked: BDAT may be used there.
     """
 
-    __slots__ = ("_ledger", "_waiter", "chunked", "connection", "lease", "prepared", "steps")
+    __slots__ = ("chunked", "connection", "lease", "steps")
 
     def __init__(
-        self, connection: Connection, prepared: Prepared, envelope: bytes, ledger: Ledger, *, chunked: bool
+        self,
+        connection: Connection,
+        plain: Plain,
+        error: BaseException | None,
+        lease: Lease | None = None,
     ) -> None:
+        connection.protocol.unfold()
         self.connection = connection
-        self.prepared = prepared
-        self.chunked = chunked
-        self.lease: Lease | None = None
-        self._waiter: Replies | None = None  # the replies; None if it failed at once
-        self._ledger = ledger
-        content, recipients = prepared.content, len(prepared.recipients.paths)
-        if not isinstance(content, InMemory):
-            raise AssertionError(content)
-        self.steps: list[Step]
-        whole: bytes | None = None
-        if chunked and connection.session.extensions.chunking:
-            whole = content.data
-            self.steps = [OneWrite(envelope, recipients, content, ledger)]
-        else:
-            begin, end = Begin(envelope, recipients), End(content, ledger)
-            begin.next = end, content.stuffed() + commands.END_OF_CONTENT
-            self.steps = [begin, end]
+        self.chunked = plain.chunked
+        self.lease = lease
+        if not plain.steps:
+            plain.unfold()  # it was accepted, and that could not be written down at once
+        self.steps = plain.steps
+        if error is not None:
+            self.steps[-1].failed = error
+
+    def settle(self, parcel: Parcel) -> Prepared:
+        """Put down in the account of the message what has left; returns what it is judged by."""
+        ledger, connection = parcel.ledger, self.connection
         try:
-            self._waiter = connection.protocol.send(self.steps[0], whole)
-        except BaseException as error:
-            self.steps[0].failed = error
-
-    async def accepted(self) -> bool:
-        """Wait for the replies; True if everybody was accepted, which is written down then.
-
-        If not, `steps` has what is to be judged by the dialogue, an error or a cancellation too.
-        """
-        steps, replies = self.steps, _NOTHING
-        waiter, self._waiter = self._waiter, None
-        try:
-            if waiter is not None:
-                replies = await waiter
-        except BaseException as error:
-            steps[-1 if steps[-1].performed else 0].failed = error
-        finally:
-            waiter = None  # an error in it has this frame in its traceback: no cycle
-        if not steps[-1].performed:
-            del steps[-1]
-        last = steps[-1]
-        yes = last.ended and len(replies) == last.owed and max(replies)[0] < 300
-        if not yes or not self.connection.session.reusable:
-            return False
-        self._ledger.accept(replies[-1])
-        if self.lease is not None:
-            self.lease.give_back()
-        return True
-
-
-class OneWrite(Step):
-    """Envelope, BDAT and content at once."""
-
-    during, then = Phase.CONTENT, Phase.READY
-    chunked = last = performed = True
-
-    def __init__(self, envelope: bytes, recipients: int, content: InMemory, ledger: Ledger) -> None:
-        self.data = envelope + commands.bdat(content.size, last=True)
-        self.verbs = _ONE[1] if recipients == 1 else ("MAIL", *["RCPT"] * recipients, END)
-        self.lines = recipients + 1
-        self.owed = recipients + 2
-        self.received = []
-        self.content = content
-        self.on_end = ledger.end_left
-
-
-class Begin(Step):
-    """Envelope and DATA."""
-
-    during, then = Phase.MAIL, Phase.CONTENT
-    content = None
-    performed = True
-
-    def __init__(self, envelope: bytes, recipients: int) -> None:
-        self.data = envelope + commands.DATA
-        self.verbs = _ONE[0] if recipients == 1 else ("MAIL", *["RCPT"] * recipients, "DATA")
-        self.owed = self.lines = recipients + 2
-        self.received = []
-
-
-class End(Step):
-    """The content, and its end."""
-
-    data = b""
-    verbs = (END,)
-    owed, lines = 1, 0
-    during, then = Phase.CONTENT, Phase.READY
-    last = True
-
-    def __init__(self, content: InMemory, ledger: Ledger) -> None:
-        self.received = []
-        self.content = content
-        self.on_end = ledger.end_left
+            parcel.attempts += 1
+            ledger.carrier = connection.serial
+            if self.steps[-1].ended:
+                ledger.end_left()
+            prepared = parcel.light(connection.session.extensions)
+            if prepared is None or not isinstance(prepared.content, InMemory):
+                raise AssertionError(prepared)
+        except BaseException:
+            connection.drop()  # nobody is left to read what the server says
+            raise
+        for step in self.steps:
+            if step.content is not None:
+                step.content = prepared.content
+        return prepared

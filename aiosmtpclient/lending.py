@@ -87,10 +87,6 @@ class Lender:
         """A connection that is free, if nobody waits for one."""
         return self.slots.take(self.loop.time(), alone=alone or not self.shared)
 
-    def keep(self, slot: Slot) -> bool:
-        """Have the same connection for something else; if that cannot be, it is to be given back."""
-        return self.slots.keep(slot, self.loop.time())
-
     async def borrow(
         self, *, alone: bool, timeout: float | None = None, max_waiting: float = math.inf
     ) -> Slot:

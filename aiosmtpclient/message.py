@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from email.message import Message
-from typing import TypeAlias, Unpack
+from typing import ClassVar, TypeAlias, Unpack
 
 from .addresses import Address, Recipients
 from .addresses import sender as reverse_path
@@ -44,6 +44,7 @@ class Envelope:
 
     Attributes:
         parameters: those options, checked; None if there are none.
+        plain: nothing is asked for but to be sent.
 
     Raises:
         ValueError: an option makes no sense, or the same is asked for by a raw one.
@@ -57,6 +58,7 @@ class Envelope:
     rcpt_options: tuple[str, ...] = ()
     all_or_nothing: bool = False
     parameters: Parameters | None = None
+    plain: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -70,22 +72,25 @@ class Envelope:
         parameters: Parameters | None = None,
         **options: Unpack[MailOptions],
     ) -> None:
-        # The class is frozen: this is how its own initialiser would do it. What is not given is the class's.
-        put = object.__setattr__
-        put(self, "sender", sender)
-        put(self, "recipients", (recipients,) if isinstance(recipients, str) else tuple(recipients))
-        put(self, "content", content)
-        if mail_options:
-            put(self, "mail_options", _tuple(mail_options))
-        if rcpt_options:
-            put(self, "rcpt_options", _tuple(rcpt_options))
-        if all_or_nothing:
-            put(self, "all_or_nothing", True)
+        # The class is frozen, though not its instances' dicts. What is not given is the class's.
+        vars(self).update(
+            sender=sender,
+            recipients=(recipients,) if isinstance(recipients, str) else tuple(recipients),
+            content=content,
+        )
+        if not (mail_options or rcpt_options or all_or_nothing or options or parameters is not None):
+            return
+        vars(self).update(
+            plain=False,
+            mail_options=_tuple(mail_options),
+            rcpt_options=_tuple(rcpt_options),
+            all_or_nothing=bool(all_or_nothing),
+        )
         if options:
             parameters = parameters_of(options)
         if parameters is not None:
             parameters.refuse_doubles(self.mail_options, self.rcpt_options)
-            put(self, "parameters", parameters)
+            vars(self).update(parameters=parameters)
 
 
 @dataclass(slots=True)

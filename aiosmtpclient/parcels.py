@@ -79,16 +79,15 @@ class Parcel:
         if headers is not None:
             self._headers = headers
         if progress is not None:
+            self.plain = False
             self.progress = progress
         if before is not None:
             self.before = before
         if of_many:
             self.of_many = True
-        optional = envelope.mail_options or envelope.parameters
-        if optional:
-            self.binary = _is_binary(envelope)
-        if optional or progress is not None or envelope.rcpt_options or envelope.all_or_nothing:
+        if not envelope.plain:
             self.plain = False
+            self.binary = _is_binary(envelope)
         if ledger is None:
             self.ledger = Ledger(envelope.recipients)
         else:

@@ -20,17 +20,17 @@ import contextlib
 import math
 import os
 import warnings
-from collections import Counter
+from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
 from email.message import Message
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack, cast
 
-from . import environment, urls
-from .bulk import Carry, in_window
+from . import environment, flow, urls
+from .bulk import Carry, Desk, in_window
 from .client import DEFAULT_TIMEOUTS, AsyncSMTP, Besides, Options, sealed
 from .connection import keep
-from .delivery import Journal, SendResult
+from .delivery import Journal, Outcome, SendResult, Tally
 from .errors import (
     Delivery,
     SMTPException,
@@ -39,7 +39,6 @@ from .errors import (
     SMTPTimeoutError,
 )
 from .express import Begun
-from .lanes import Lane
 from .lending import Lender, client_of
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
@@ -188,9 +187,7 @@ class SMTPPool(Mailing):
         self._retries = Retries.of(retries)
         self._retry_unknown = retry_unknown
         self._closed = False
-        self._accepted = 0
-        self._failed: Counter[Delivery] = Counter()
-        self._retried = 0
+        self._tally = Tally()
         self._lender: Lender | None = None
 
     @classmethod
@@ -261,8 +258,8 @@ class SMTPPool(Mailing):
                     raise
                 if failure is not None:
                     parcel.again()
-                    self._retried += 1
-                used, attempts = slot.messages > 1, parcel.attempts - (begun is not None)
+                    self._tally.retried += 1
+                used, attempts = slot.messages > 1, parcel.attempts
                 failure = None
                 try:
                     result = await client_of(slot).carry(parcel, begun)
@@ -274,7 +271,7 @@ class SMTPPool(Mailing):
                 else:
                     slot.messages += parcel.further  # a server counts transactions (MAILMAX, RFC 9422)
                     lender.give_back(slot, alone=False)
-                    self._accepted += 1
+                    self._tally.accepted += 1
                     return result
                 slot = begun = None
                 course = course or Course(self._retries, unknown=self._retry_unknown)
@@ -290,7 +287,7 @@ class SMTPPool(Mailing):
                         ledger.stamp(cancelled)  # as the last attempt left it
                         raise
         except BaseException as error:
-            self._failed[parcel.ledger.delivery] += 1
+            self._tally.failed[parcel.ledger.delivery] += 1
             if not getattr(error, "outcomes", ()):
                 parcel.ledger.stamp(error)  # it was not the send that failed, but what comes behind it
             raise
@@ -302,15 +299,15 @@ class SMTPPool(Mailing):
         self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool, journal: Journal | None
     ) -> Run:
         window = self._limits.connections * self._limits.depth
-        # Nothing is begun at once that is to be written down first, or waits for the rate.
-        lane = self._new_lane if self._short and journal is None and self._rate is None else None
-        return in_window(messages, carry, window, ordered=ordered, begin=self._here, new_lane=lane)
+        # Nothing flows that is to be written down first, or waits for the rate.
+        flows = self._short and journal is None and self._rate is None
+        in_flow = self._in_flow if flows else None
+        return in_window(messages, carry, window, ordered=ordered, begin=self._here, flow=in_flow)
 
-    def _new_lane(self) -> Lane:
-        return Lane(self._here(), self._send, self._count)
-
-    def _count(self) -> None:
-        self._accepted += 1
+    def _in_flow(
+        self, desk: Desk[Message | Envelope], index: int, message: Message | Envelope
+    ) -> Awaitable[Outcome | None]:
+        return flow.carry(self._here(), self._send, self._tally, desk, index, message)
 
     # -- lending ---------------------------------------------------------------------------------
 
@@ -350,18 +347,19 @@ class SMTPPool(Mailing):
 
     def stats(self) -> PoolStats:
         """What it is doing now, and what it has done so far."""
-        lender, failed = self._lender, self._failed
+        lender, tally = self._lender, self._tally
+        failed = tally.failed
         slots = lender.slots if lender is not None else Slots(self._limits)
         return PoolStats(
             *slots.counts,
             slots.cap,
             lender.opened if lender is not None else 0,
             lender.failed if lender is not None else 0,
-            self._accepted + failed[Delivery.ACCEPTED],
+            tally.accepted + failed[Delivery.ACCEPTED],
             failed[Delivery.REFUSED],
             failed[Delivery.NOT_SENT],
             failed[Delivery.UNKNOWN],
-            self._retried,
+            tally.retried,
         )
 
     async def close(self, timeout: float | None = 10.0) -> None:

@@ -31,7 +31,7 @@ from .parcels import Parcel
 from .rates import Bucket, RateLimit
 from .replies import Reply
 from .steps import Phase
-from .turn import Turn
+from .turn import Lease, Turn
 
 SEEN = 0.5
 """Seconds after its last use for which a connection is believed to be there without a look."""
@@ -70,10 +70,12 @@ class PooledSMTP(AsyncSMTP):
     Attributes:
         pace: what each message waits for before MAIL, if there is a limit.
         carried: how many messages were begun since it was lent.
+        lock_step: it sends no groups of commands.
     """
 
     pace: Pace | None = None
     carried = 0
+    lock_step = False
     _borrowed_as: tuple[object, ...] | None = None
     _leaving: Connection | None = None
 
@@ -92,24 +94,14 @@ class PooledSMTP(AsyncSMTP):
         """Send one message for the pool, which counts by itself; or go on with what was begun."""
         return AsyncSMTP._send(self, parcel, begun) if self.pace is None else self._send(parcel, begun)
 
-    def begin(self, parcel: Parcel) -> Begun | None:
-        """Begin a message, if it is plain and nothing has to be waited for; else nothing happens.
+    @property
+    def connection(self) -> Connection | None:
+        """Its connection."""
+        return self._connection
 
-        Raises:
-            ValueError, SMTPNotSupportedError: it cannot be sent as it is.
-        """
-        if self.pace is not None or (lease := self._turn_at_once()) is None:
-            return None
-        begun: Begun | None = None
-        try:
-            if parcel.before is None and (plain := self._plain(parcel)) is not None:
-                begun = self._begin_plain(parcel, plain)
-        finally:
-            if begun is None:
-                lease.give_back()
-        if begun is not None:
-            begun.lease = lease
-        return begun
+    def turn_at_once(self) -> Lease | None:
+        """The turn, if nobody has it."""
+        return self._turn_at_once()
 
     async def _paced(self, pace: Pace, then: Callable[[], Awaitable[None]] | None) -> None:
         await pace.wait()
@@ -267,7 +259,7 @@ class PooledSMTP(AsyncSMTP):
 
     def write_in_lock_step(self) -> None:
         """Send no more groups of commands here."""
-        self._pipelining = "off"
+        self._pipelining, self.lock_step = "off", True
 
 
 class PooledLMTP(PooledSMTP, AsyncLMTP):

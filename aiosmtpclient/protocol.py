@@ -4,13 +4,10 @@ One object a connection. It owns the transport, the futures that replies complet
 and the one clock; what the octets mean is `session`'s business. Whoever drives a dialogue calls
 `send`, awaits the future, and `drain`s between slices of content.
 
-It is a `Protocol` and a `BufferedProtocol`. asyncio's own loop reads for a `Protocol` into fresh
-256 KiB each time, which costs system calls for memory until the process has once freed a larger
-block: 23 % of the CPU for a small message (CPython 3.11; none on uvloop). All connections of a loop
-share one buffer, for nothing stays in it between two calls.
-
 Rules of this room:
 
+* A plain message is under way instead of all others, and as `plain` takes it. It is unfolded before
+  anybody is told anything else, or looks at what is owed.
 * Futures and the session's steps are two queues of the same order: the oldest step that is
   complete completes the oldest future.
 * The greeting's future exists before the transport does: on uvloop the greeting can arrive
@@ -35,13 +32,13 @@ import asyncio
 import contextlib
 import math
 import socket
-import weakref
 from typing import cast
 
 from .errors import SMTPException, SMTPServerDisconnected, SMTPTimeoutError
+from .plain import Plain
 from .replies import Reply
 from .session import GREETED, OVER, Session
-from .steps import Phase, Step
+from .steps import Phase, Step, Waiter
 from .timeouts import Timeouts
 
 Replies = asyncio.Future[list[Reply]]
@@ -53,17 +50,6 @@ MUCH = 16 * 1024
 MOST_IN_FLIGHT = 100
 """Writes whose replies may be outstanding before the next transaction waits with its first octet."""
 
-_BUFFER = 64 * 1024
-_buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
-
-
-def _buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
-    """One a loop and not one for all: loops in other threads may read at the same moment."""
-    buffer = _buffers.get(loop)
-    if buffer is None:
-        buffer = _buffers[loop] = memoryview(bytearray(_BUFFER))
-    return buffer
-
 
 def _acknowledging(sock: socket.socket | None) -> socket.socket | None:
     """The socket, if it is one of TCP and this system (Linux) can be told when to acknowledge."""
@@ -71,7 +57,7 @@ def _acknowledging(sock: socket.socket | None) -> socket.socket | None:
     return sock if internet and hasattr(socket, "TCP_QUICKACK") else None
 
 
-class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
+class SMTPProtocol(asyncio.Protocol):
     """Reads replies into futures.
 
     Args:
@@ -92,14 +78,14 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self.closed: asyncio.Future[None] = loop.create_future()
         self.gathering = False
         self._loop = loop
-        self._buffer = _buffer_of(loop)
         greeting: Replies = loop.create_future()
         self._greeting: Replies | None = greeting
-        self._waiters: list[Replies] = [greeting]
+        self._waiters: list[Waiter] = [greeting]
         self._gathered: list[bytes | memoryview] = []
         self._ending: tuple[Step, ...] = ()  # no lists: an idle connection would keep them empty
         self._unsent: Step | None = None
         self._paused = False
+        self._plain: Plain | None = None
         self._moved: tuple[asyncio.Future[None], ...] = ()
         self._socket: socket.socket | None = None
         self._unwritten = 0
@@ -128,32 +114,23 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         self.transport.set_write_buffer_limits(HIGH_WATER)
         self._socket = _acknowledging(self.transport.get_extra_info("socket"))
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the loop may read to."""
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """The loop has read so much."""
-        self.data_received(bytes(self._buffer[:nbytes]))
-
     def data_received(self, data: bytes) -> None:
         """Hand the octets to the session, and the replies to whoever waits for them."""
-        waiters = self._waiters
-        step = None
-        if len(waiters) == 1 and self._unsent is None and not waiters[0].done():
-            step = self.session.answered(data)
-        if step is None:
+        plain = self._plain
+        if plain is None or plain.done() or not plain.takes(data):
+            self.unfold()
             self._receive(data)
-            return
-        waiter = waiters.pop()
-        if step.next is not None and step.go_on:
-            self._go_on(*step.next, waiter)
-            return
-        waiter.set_result(step.received)
-        if self._paused:
+        elif plain.missing:
             self._restart()
-        if self._moved:
-            self._wake()
+            if self._socket is not None:
+                self._acknowledge(self._socket)
+        elif plain.behind is None:
+            self._plain = None
+            self.session.accepted(plain.replies[-1])
+            plain.accepted()
+        else:
+            with contextlib.suppress(Exception):  # whoever waits has been told
+                self._write_plain(plain.go_on())
 
     def _receive(self, data: bytes) -> None:
         """The same for whatever may come."""
@@ -182,19 +159,6 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
             if self._moved:
                 self._wake()
 
-    def _go_on(self, step: Step, whole: bytes, waiter: Replies) -> None:
-        """Write what follows at once: so a message wakes its task up once. That waits for this now."""
-        try:
-            self.check()
-            data = self.session.send(step)
-            step.performed = True
-            self._waiters.append(waiter)
-            self.write_end(step, whole, data)
-        except Exception as error:
-            if not waiter.done():
-                waiter.set_exception(error)
-            self.abort()
-
     def _acknowledge(self, sock: socket.socket) -> None:
         """Let the server send what else it owes. The kernel forgets this again, so it is told each time."""
         try:
@@ -204,11 +168,13 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         """The server will say no more, so what it owes will not come."""
+        self.unfold()
         self.session.lost()
         self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone: nothing waits any more."""
+        self.unfold()
         self.session.lost(exc)
         self._end()
         if not self.closed.done():
@@ -261,6 +227,35 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if len(self._waiters) == 1:
             self._begin(step)
         return waiter
+
+    def begin(self, plain: Plain, octets: bytes) -> None:
+        """Write the first octets of a plain message, where the session is `free`.
+
+        Raises:
+            Exception: that failed, and the message was told as well, and unfolded.
+        """
+        self._plain = plain
+        self.session.begin()
+        self._write_plain(octets)
+
+    def _write_plain(self, octets: bytes) -> None:
+        try:
+            self._hand_over(octets)
+        except BaseException as error:
+            self.unfold()
+            self._tell_all(error)
+            self.abort()
+            raise
+        self._since = now = self._loop.time()
+        if self._paused or self._fires > now + self._shortest:
+            self._restart()
+
+    def unfold(self) -> None:
+        """From now on a plain message, if one is under way, is like any other."""
+        plain, self._plain = self._plain, None
+        if plain is not None:
+            self.session.unfold(plain.unfold(), plain.last_reply)
+            self._waiters.append(plain)
 
     def write_end(self, step: Step, octets: bytes, lines: bytes = b"") -> None:
         """Hand the last of a step's content to the transport; it counts as gone before it goes."""
@@ -373,6 +368,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def abort(self, error: SMTPException | None = None) -> None:
         """Drop the connection at once: nothing more is written, everything that waits fails."""
+        self.unfold()
         self.session.fail(error or self.session.closed_here())
         self._gathered.clear()
         self._ending = ()
@@ -400,6 +396,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
     def close(self) -> None:
         """Close the connection once what was written has left."""
         self.flush()
+        self.unfold()
         self.session.fail(self.session.closed_here())
         self._end()
         # Once only: asyncio's TLS transport forgets its socket at the second time, and what it is told
@@ -438,10 +435,12 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _patience(self) -> float | None:
         """Seconds until something must happen; None while there is nothing to wait for."""
-        step, timeouts = self.session.owing, self._timeouts
+        step, timeouts, plain = self.session.owing, self._timeouts, self._plain
         seconds: float | None = None
         if self.session.failure is not None:
             return None
+        if plain is not None:
+            seconds = timeouts.final if plain.decided_next else timeouts.reply
         if step is not None and (step.content is None or step.ended):  # else it is the caller's time
             verdict = step.content is not None and len(step.received) >= step.lines
             seconds = timeouts.final if verdict else timeouts.reply
@@ -461,6 +460,7 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         elif self._loop.time() < self._since + seconds:
             self._look_at(self._since + seconds)
         else:
+            self.unfold()
             step = self.session.owing
             phase = step.verb if step is not None and (step.content is None or step.ended) else "content"
             text = f"{self.session.peer} took longer than {seconds:g} s ({phase})"
@@ -490,9 +490,13 @@ class SMTPProtocol(asyncio.Protocol, asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self._fires = None, math.inf
+        self._tell_all(None)
+        self._wake()
+
+    def _tell_all(self, error: BaseException | None) -> None:
+        """Nobody gets any more replies, for this reason, or for the session's."""
         while self._waiters:
             waiter = self._waiters.pop(0)
             if not waiter.done():
-                waiter.set_exception(self.session.why())
+                waiter.set_exception(error or self.session.why())
                 waiter.exception()  # looked at: nobody may be left to await it
-        self._wake()

@@ -116,6 +116,10 @@ _new_reply: Callable[[type[Reply], tuple[int, bytes]], Reply] = tuple.__new__
 # Lines that servers say again and again, whichever connection they are on: how many are known by
 # heart, and how long one is at most.
 _KNOWN, _SHORT = 256, 80
+_USUAL = (250, 354)
+_LONGEST = MAX_LINE + 1  # with its LF
+_LF, _BLANK = 10, b" \t\r"
+_SINGLE = {b"%d " % code: code for code in range(200, 600) if code not in (334, 421)}
 _known: dict[bytes, Reply] = {}
 _groups: dict[bytes, tuple[Reply, ...]] = {}
 ODD = frozenset({334, 421})
@@ -127,6 +131,52 @@ def _remember(data: bytes, replies: tuple[Reply, ...]) -> None:
         if len(_groups) >= _KNOWN:
             _groups.clear()
         _groups[data] = replies
+
+
+def at_once(data: bytes) -> tuple[Reply, ...] | None:
+    """The replies in what was read, if they are whole, of one line each, and no more than answers.
+
+    That is what mostly comes, and `ReplyParser` says the same of it. Of anything else nothing is said.
+    """
+    known = _groups.get(data)
+    if known is not None:
+        return known
+    # What answers an envelope is the same each time, and is remembered; what answers content is not.
+    start = data.rfind(b"\n", 0, -1) + 1
+    before = _groups.get(data[:start]) if start else ()
+    if before is None and (before := _group(data[:start])) is None:
+        return None
+    code = _SINGLE.get(data[start : start + 4])
+    if code is None or data[-1] != _LF or len(data) - start > _LONGEST:
+        return None
+    last = _new_reply(Reply, (code, data[start + 4 : -1].strip(_BLANK)))
+    if code >= 300:
+        _remember(data, (*before, last))
+    return (*before, last)
+
+
+def _group(data: bytes) -> tuple[Reply, ...] | None:
+    """Replies of one line each that answer commands."""
+    lines = data[:-1].split(b"\n")
+    group = [_known.get(line) or _learnt(line) for line in lines if len(line) <= MAX_LINE]
+    replies = tuple([reply for reply in group if reply is not None and reply[0] not in ODD])
+    if len(replies) != len(lines):
+        return None
+    _remember(data, replies)
+    return replies
+
+
+def _learnt(line: bytes) -> Reply | None:
+    """A reply of one line, without its end, if this is one beyond doubt. It may come again soon."""
+    code = _CODES.get(line[:3])
+    if code is None or line[3:4] not in _ENDS:
+        return None
+    reply = _new_reply(Reply, (code, line[4:].strip(_BLANK)))
+    if code in _USUAL and len(line) <= _SHORT:
+        if len(_known) >= _KNOWN:
+            _known.clear()
+        _known[line] = reply
+    return reply
 
 
 class ReplyParser:
@@ -166,7 +216,7 @@ class ReplyParser:
         self._buffer = rest = lines.pop()
         for line in lines:
             # Nearly every reply is one line; the strict way would say the same of it, slower.
-            if self._code is None and (reply := _known.get(line) or self._whole(line, keep=True)):
+            if self._code is None and (reply := _known.get(line) or self._short(line)):
                 replies.append(reply)
             elif not self._line(line.removesuffix(b"\r"), replies):
                 break
@@ -176,54 +226,8 @@ class ReplyParser:
         self.pending = bool(self._buffer) or self._code is not None
         return replies
 
-    def at_once(self, data: bytes) -> list[Reply] | None:
-        """The replies in what was read, if they are whole, of one line each, and no more than answers.
-
-        That is what mostly comes. Of anything else nothing is said, and nothing is taken: `feed` has it.
-        """
-        if self.pending or self.error is not None:
-            return None
-        known = _groups.get(data)
-        return [*known] if known is not None else self._group(data)
-
-    def _group(self, data: bytes) -> list[Reply] | None:
-        """What answers an envelope is the same each time, and is remembered; what answers content is not."""
-        *lines, rest = data.split(b"\n")
-        if rest or not lines:
-            return None
-        last = self._whole(lines.pop())
-        if last is None or last[0] in ODD:
-            return None
-        if not lines:
-            return [last]
-        start = data.rfind(b"\n", 0, -1) + 1
-        before = _groups.get(data[:start])
-        if before is None:
-            group = [_known.get(line) or self._whole(line, keep=True) for line in lines]
-            before = tuple([reply for reply in group if reply is not None and reply[0] not in ODD])
-            if len(before) != len(lines):
-                return None
-            _remember(data[:start], before)
-        if last[0] >= 300:
-            _remember(data, (*before, last))
-        return [*before, last]
-
-    def _whole(self, line: bytes, *, keep: bool = False) -> Reply | None:
-        """A reply of one line, if this is one beyond doubt.
-
-        Args:
-            line: without its end.
-            keep: it may come again soon.
-        """
-        code = _CODES.get(line[:3])
-        if code is None or len(line) > self.max_line or line[3:4] not in _ENDS:
-            return None
-        reply = _new_reply(Reply, (code, line[4:].strip(b" \t\r")))
-        if (code == 354 or (keep and code == 250)) and len(line) <= _SHORT:
-            if len(_known) >= _KNOWN:
-                _known.clear()
-            _known[line] = reply
-        return reply
+    def _short(self, line: bytes) -> Reply | None:
+        return _learnt(line) if len(line) <= self.max_line else None
 
     def _fail(self, why: str) -> bool:
         self.error, self._buffer = self.error or why, b""
@@ -244,7 +248,7 @@ class ReplyParser:
             return self._fail(f"a reply of more than {MAX_REPLY} octets")
         if self._code is not None:
             self._text += b"\n"
-        self._text += text.strip(b" \t\r")  # not a list of lines: short ones would weigh ten times as much
+        self._text += text.strip(_BLANK)  # not a list of lines: short ones would weigh ten times as much
         if separator == b"-":
             self._code = code
             return True

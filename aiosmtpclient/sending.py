@@ -43,7 +43,7 @@ from .errors import (
     SMTPRecipientsRefused,
     SMTPServerDisconnected,
 )
-from .express import Begun, Plain
+from .express import Begun, Octets, Terms
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
 from .parcels import Parcel
@@ -88,10 +88,8 @@ class Sending(Mailing, ByHand):
             lease = begun.lease if begun is not None else None
             lease = lease or self._turn_at_once() or await self._take_turn()
             if begun is None and (plain := self._plain(parcel)) is not None:
-                if parcel.before is not None:
-                    await self._before(parcel.before, plain.connection)
-                begun = self._begin_plain(parcel, plain)
-                if await begun.accepted():
+                begun = await self._send_plain(parcel, *plain)
+                if begun is None:
                     return SendResult(ledger, parcel.envelope)
             transaction = await self._at_length(parcel, lease, begun)
         except BaseException as error:
@@ -107,34 +105,62 @@ class Sending(Mailing, ByHand):
             return await self._send_rest(parcel, transaction)
         return result
 
-    def _plain(self, parcel: Parcel) -> Plain | None:
-        """The message, ready to be begun, if it is plain and nothing has to be waited for; else None.
+    def _plain(self, parcel: Parcel) -> tuple[Connection, Terms, Octets] | None:
+        """Where a message may begin at once, and its octets, if it is plain; else None.
 
         Raises:
             ValueError, SMTPNotSupportedError: it cannot be sent as it is.
         """
         connection = self._connection
-        if (
-            connection is None
-            or self._pipelining != "message"
-            or self._lmtp
-            or not parcel.plain
-            or not connection.free
-            or (parcel.of_many and (self._unreachable or self._untried(connection)))
-        ):
+        if connection is None or not parcel.plain or not connection.free:
             return None
-        prepared = parcel.light(connection.session.extensions)
-        if prepared is None or (envelope := express.envelope_of(connection, prepared)) is None:
+        terms = self.terms(connection, of_many=parcel.of_many)
+        if terms is None:
             return None
-        return Plain(connection, prepared, envelope)
+        octets = express.octets_of(parcel.envelope, terms)
+        if octets is None and (prepared := parcel.light(connection.session.extensions)) is not None:
+            octets = express.octets_of_prepared(prepared, terms)
+        return (connection, terms, octets) if octets is not None else None
 
-    def _begin_plain(self, parcel: Parcel, plain: Plain) -> Begun:
-        """Send its first octets."""
-        connection = plain.connection
-        begun = Begun(*plain, parcel.ledger, chunked=self._may_chunk(connection))
-        parcel.attempts += 1
-        parcel.ledger.carrier = connection.serial
-        return begun
+    def terms(self, connection: Connection, *, of_many: bool) -> Terms | None:
+        """What plain messages are to be like there now; None if they take the long way.
+
+        Args:
+            connection: this client's.
+            of_many: many messages may follow.
+        """
+        if self._pipelining != "message" or self._lmtp:
+            return None
+        if of_many and (self._unreachable or self._untried(connection)):
+            return None
+        return express.terms_of(connection, chunked=self._may_chunk(connection))
+
+    async def _send_plain(
+        self, parcel: Parcel, connection: Connection, terms: Terms, octets: Octets
+    ) -> Begun | None:
+        """Send a plain message; None if everybody was accepted, else what there is to judge."""
+        if parcel.before is not None:
+            await self._before(parcel.before, connection)
+        plain = express.Single(connection, terms)
+        error: BaseException | None = None
+        try:
+            connection.protocol.begin(plain, plain.start(*octets))
+            if await plain.over:
+                parcel.attempts += 1
+                parcel.ledger.carrier = connection.serial
+                parcel.ledger.accept(plain.replies[-1])
+                return None
+        except BaseException as failure:
+            error = failure
+        try:
+            return Begun(connection, plain, error)
+        except BaseException:
+            connection.drop()  # nobody is left to read what the server says
+            if plain.ended:
+                parcel.ledger.end_left()
+            raise
+        finally:
+            del error, plain  # no cycle: an error has this frame in its traceback
 
     async def _at_length(self, parcel: Parcel, lease: Lease, begun: Begun | None) -> Transaction | None:
         """Send whatever there may be, or go on with what was begun; None if it went in parts.
@@ -146,12 +172,8 @@ class Sending(Mailing, ByHand):
         """
         steps: list[Step] = []
         if begun is not None:
-            connection, prepared, chunked, steps = (
-                begun.connection,
-                begun.prepared,
-                begun.chunked,
-                begun.steps,
-            )
+            connection, chunked, steps = begun.connection, begun.chunked, begun.steps
+            prepared = begun.settle(parcel)
             pipelining: Pipelining = "message"  # a pool may have changed its mind meanwhile
         else:
             pipelining = self._pipelining
@@ -286,6 +308,7 @@ class Sending(Mailing, ByHand):
     async def _before(self, before: Callable[[], Awaitable[None]], connection: Connection) -> None:
         await before()
         connection.protocol.check()  # it may have gone in the meantime
+        connection.session.check()
 
     async def _begin(self, parcel: Parcel, connection: Connection) -> None:
         """Everything is ready: the next octet is the first."""

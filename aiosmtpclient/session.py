@@ -39,6 +39,7 @@ from .steps import Phase, Step
 logger = logging.getLogger(__name__)
 
 _DEBUG = logging.DEBUG
+_READY = Phase.READY
 Trace = Callable[[str, bytes], None]
 """Called with ("send" | "content" | "reply", octets) for everything on the wire, secrets masked."""
 
@@ -100,7 +101,6 @@ class Session:
         self._parser = ReplyParser(self._mask)
         self._owing = [self.greeting]  # no deque: one of those takes 600 octets, and this stays short
         self._chunk: Step | None = None
-        self._simple = False  # what was written last earns replies that may be taken at once
         self._secrets: Sequence[bytes] = ()
 
     # -- what is owed ------------------------------------------------------------------
@@ -163,7 +163,7 @@ class Session:
         """
         parser = self._parser
         if parser.pending or self.failure is not None or self.condemned is not None or self.phase in OVER:
-            self._refuse_to_send()
+            self.check()
         masked = step.masked
         if masked is not None:
             self._keep_payload(step.data)
@@ -172,10 +172,8 @@ class Session:
             self._tell("send", step.data if masked is None else masked)  # a trace may forbid it
         if not step.owed:
             self.phase = step.then
-            self._simple = False
             return step.data
         self.phase = step.during
-        self._simple = not told and step.count is None
         # Only what answers AUTH may be long (RFC 4954 section 4).
         parser.max_line = MAX_LINE if masked is None else MAX_CHALLENGE_LINE
         self._owing.append(step)
@@ -185,7 +183,53 @@ class Session:
             self._chunk = None
         return step.data
 
-    def _refuse_to_send(self) -> None:
+    @property
+    def free(self) -> bool:
+        """True if a plain message may `begin` here: it is reusable, settled, and nobody looks on."""
+        return (
+            self.phase is _READY
+            and not self._owing
+            and not self._parser.pending
+            and self.condemned is None
+            and self.unclaimed is None
+            and (self._chunk is None or not self.unsettled)
+            and self._trace is None
+            and not logger.isEnabledFor(_DEBUG)
+        )
+
+    @property
+    def still_free(self) -> bool:
+        """As `free`, where it was that, and since then a plain message was accepted."""
+        return self.phase is _READY and not logger.isEnabledFor(_DEBUG)
+
+    def begin(self) -> None:
+        """A plain message is begun: until it is accepted, or its steps are announced, nothing else is."""
+        self.phase = Phase.CONTENT
+
+    def accepted(self, final: Reply) -> None:
+        """A plain message was accepted, and so it is as if nothing had been."""
+        self.phase, self.last_reply = _READY, final
+
+    def unfold(self, step: Step, last: Reply | None) -> None:
+        """Announce what is owed the rest of its replies.
+
+        Args:
+            step: it was written.
+            last: the newest reply, if one came.
+        """
+        self.phase = step.during
+        self._owing.append(step)
+        self._parser.max_line = MAX_LINE
+        self.last_reply = last or self.last_reply
+        if step.chunked:
+            self._chunk = step
+
+    @property
+    def secrets(self) -> Sequence[bytes]:
+        """What is cut out of everything that is logged or raised."""
+        return self._secrets
+
+    def check(self) -> None:
         """Raise if nothing may be written."""
         if self.failure is None and self.phase not in OVER and self._uninvited:
             self._break("octets that nobody asked for")
@@ -197,7 +241,6 @@ class Session:
         if self.closing or step not in self._owing or self._owing[0] is step:
             return False
         self.condemned = step
-        self._simple = False
         return True
 
     def release(self, step: Step) -> None:
@@ -244,34 +287,6 @@ class Session:
         self.extensions = Extensions()
 
     # -- the way back ------------------------------------------------------------------
-
-    def answered(self, data: bytes) -> Step | None:
-        """The one step that is owed anything, if what was read is the rest of its replies, and nothing odd.
-
-        That is what mostly happens, and `receive_data` says the same of it. Otherwise None, and nothing
-        was taken.
-        """
-        owing = self._owing
-        if not self._simple or len(owing) != 1 or self.phase in OVER:
-            return None
-        step = owing[0]
-        if step.content is not None and not step.ended:
-            return None
-        for secret in self._secrets:
-            if secret in data:
-                return None
-        replies = self._parser.at_once(data)
-        if replies is None or len(replies) + len(step.received) != step.owed:
-            return None
-        owing.clear()
-        step.received += replies
-        self.phase = step.then
-        self.unanswered = False
-        self.replies_read += len(replies)
-        self.last_reply = last = replies[-1]
-        if step.chunked and last[0] < 300:
-            self._chunk = None
-        return step
 
     def receive_data(self, data: bytes) -> list[Step]:
         """Take what was read; return the steps that are complete now."""

@@ -182,6 +182,7 @@ class Slots:
         self._held_back = False
         self._raise_at = math.inf
         self._actions: list[Action] = []
+        self._pressed = False  # something is to be done as soon as a connection is given back
 
     # -- what is asked --------------------------------------------------------------------
 
@@ -244,7 +245,7 @@ class Slots:
 
     def take(self, now: float, *, alone: bool) -> Slot | None:
         """A connection that is free, if nobody waits: what mostly happens, without a ticket."""
-        if self._waiting or self.shut or not self._idle:
+        if self._pressed or not self._idle:
             return None
         slot = next(reversed(self._idle))
         idle = now - slot.since
@@ -258,9 +259,7 @@ class Slots:
 
         As `give_back` and `take` where these would change nothing else, but nobody looks whether it lives.
         """
-        if self._waiting or self._actions or self.shut or slot.young or len(self._slots) > self.cap:
-            return False
-        if self._worn(slot, now):
+        if self._pressed or slot.young or slot.over or slot.messages >= slot.most or now >= slot.expires:
             return False
         slot.messages += 1
         return True
@@ -293,7 +292,7 @@ class Slots:
                 self._idle[slot] = None
                 if not fit or self._worn(slot, now):
                     self._close(slot)
-        if not (self._waiting or self._actions or self.shut) and len(self._slots) <= self.cap:
+        if not (self._pressed or self._actions):
             return None  # what mostly happens
         return self._settle(now)
 
@@ -375,6 +374,7 @@ class Slots:
 
     def _settle(self, now: float) -> list[Action]:
         """Hand out what there is; return what has to be done."""
+        self._pressed = True  # until it is known, also if this fails
         self._raise(now)
         if self.shut:
             for ticket in self._waiting:
@@ -390,6 +390,7 @@ class Slots:
             self._load(slot, ticket.alone)
             self._actions.append(Action(Do.GRANT, slot, ticket))
         self._grow(now)
+        self._pressed = bool(self._waiting) or self.shut or len(self._slots) > self.cap
         actions, self._actions = self._actions, []
         return actions
 

@@ -19,12 +19,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from .content import InMemory, Stream
 from .replies import Reply
 
 T = TypeVar("T")
+
+END = "end of content"
+"""What the replies behind all commands answer."""
 
 
 class Phase(enum.Enum):
@@ -73,7 +76,6 @@ class Step:
         last: nothing more will be written by this dialogue.
         performed: it was taken through the connection already; the dialogue only has to judge it.
         failed: what that ended with, if not with replies.
-        next: what leaves at once when the replies are in and say "go on", and its content with the end.
     """
 
     # Defaults of the class: each message needs two steps, and few of them need any of this.
@@ -88,7 +90,6 @@ class Step:
     last = False
     performed = False
     failed: BaseException | None = None
-    next: tuple[Step, bytes] | None = None
     handshake = False
     ask: AuthObject | None = None
     challenge: bytes | None = None
@@ -144,16 +145,6 @@ class Step:
         return len(self.received) == self.owed or (bool(self.received) and self.received[-1].code == 421)
 
     @property
-    def go_on(self) -> bool:
-        """True if every command was accepted, and the last reply asks for more."""
-        received = self.received
-        return (
-            len(received) == self.owed
-            and 300 <= received[-1].code <= 399
-            and max(received[:-1]).code < 300  # a tuple, so by its code
-        )
-
-    @property
     def verdicts(self) -> list[Reply]:
         """The replies to the content that came so far."""
         return self.received[self.lines :]
@@ -185,6 +176,26 @@ class Step:
     def __repr__(self) -> str:
         # Never the data: it may hold a secret, and a repr ends up in logs and tracebacks.
         return f"<Step {self.verb or 'silent'} {len(self.received)}/{self.owed} replies>"
+
+
+class Waiter(Protocol):
+    """Who is told of the replies to a step: as much of a future as is needed for that."""
+
+    def done(self) -> bool:
+        """Nobody wants to know any more."""
+        raise NotImplementedError
+
+    def set_result(self, replies: list[Reply], /) -> None:
+        """These are they."""
+        raise NotImplementedError
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """There will be none."""
+        raise NotImplementedError
+
+    def exception(self) -> BaseException | None:
+        """What was set, if it was; from then on nobody has to look at it."""
+        raise NotImplementedError
 
 
 Dialogue = Generator[Step, list[Reply], T]

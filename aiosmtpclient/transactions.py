@@ -44,13 +44,11 @@ from .envelopes import (
 from .errors import SMTPDataError, SMTPRecipientsRefused, SMTPServerDisconnected
 from .message import Prepared
 from .replies import Reply
-from .steps import Dialogue, Phase, Progress, Step, give_up
+from .steps import END, Dialogue, Phase, Progress, Step, give_up
 
 ONE_WRITE = 64 * 1024
 """Octets of content up to which all of it leaves in one write."""
 _NOT_IMPLEMENTED = frozenset({500, 502, 503})
-END = "end of content"
-"""What the replies behind all commands answer."""
 
 
 def deliver(transaction: Transaction) -> Dialogue[Reply]:

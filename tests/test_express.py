@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,7 +12,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_protocol import Wire
+from test_protocol import Socket, Wire
 from wire import (
     BODY,
     GO,
@@ -29,18 +30,19 @@ from wire import (
     take,
 )
 
-from aiosmtpclient import AsyncSMTP, Delivery, SMTPPool, express
+from aiosmtpclient import AsyncSMTP, Delivery, Envelope, SMTPPool, express
 from aiosmtpclient.commands import END_OF_CONTENT
 from aiosmtpclient.connection import Connection
 from aiosmtpclient.content import InMemory
 from aiosmtpclient.delivery import Ledger
 from aiosmtpclient.driver import Drive
 from aiosmtpclient.envelopes import Transaction
-from aiosmtpclient.errors import SMTPServerDisconnected
+from aiosmtpclient.errors import SMTPServerDisconnected, SMTPTimeoutError
 from aiosmtpclient.extensions import Extensions
 from aiosmtpclient.message import Prepared, prepare
+from aiosmtpclient.plain import Plain
 from aiosmtpclient.recipients import Recipient
-from aiosmtpclient.replies import Reply
+from aiosmtpclient.replies import Reply, ReplyParser
 from aiosmtpclient.session import Session
 from aiosmtpclient.steps import Phase, Step
 from aiosmtpclient.testing import MailServer, ScriptedServer
@@ -97,25 +99,40 @@ def test_both_ways_write_the_same_and_are_owed_the_same(
 ) -> None:
     extensions = offering(*sorted(keywords))
     prepared = prepare(sender, tuple(recipients), body, eightbitmime=True, smtputf8=True)
-    octets = express.envelope_of(connection(extensions), prepared)
-    if octets is None:
+    terms = express.terms_of(connection(extensions), chunked=chunked)
+    octets = terms and express.octets_of_prepared(prepared, terms)
+    if terms is not None and (same := express.octets_of(Envelope(sender, recipients, body), terms)):
+        assert same == octets
+    if terms is None or octets is None:
         return
-    content = prepared.content
-    assert isinstance(content, InMemory)
-    ledger = Ledger(recipients)
-    chunked = chunked and extensions.chunking
-    count = len(recipients)
-    ours: list[Step] = [express.OneWrite(octets, count, content, ledger)]
+    chunked = terms.chunked
+    plain = Plain((), chunked=chunked)
+    written = [plain.start(*octets)]
+    yes = b"250 ok\r\n" * (len(recipients) + 1)
     if not chunked:
-        ours = [express.Begin(octets, count), express.End(content, ledger)]
-    yes = b"250 " * (len(recipients) + 1)
-    answers = [yes + b"250"] if chunked else [yes + b"354", b"250"]
+        assert plain.takes(yes + GO)
+        written.append(plain.go_on())
+    assert plain.takes(yes + b"250 ok\r\n" if chunked else b"250 ok\r\n")
+    plain.unfold()
+    for step in plain.steps:
+        step.content = prepared.content if step.content is not None else None
+    codes = b"250 " * (len(recipients) + 1)
+    answers = [codes + b"250"] if chunked else [codes + b"354", b"250"]
     transaction = Transaction(prepared, extensions, Ledger(recipients), chunked=chunked)
     theirs = asked_for(deliver(transaction), *answers)
-    assert [[getattr(step, name) for name in COMPARED] for step in ours] == [
+    assert [[getattr(step, name) for name in COMPARED] for step in plain.steps] == [
         [getattr(step, name) for name in COMPARED] for step in theirs
     ]
-    assert [list(step.verbs) for step in ours] == [list(step.verbs) for step in theirs]
+    assert [list(step.verbs) for step in plain.steps] == [list(step.verbs) for step in theirs]
+    assert written == [step.data + whole(step) for step in theirs]
+
+
+def whole(step: Step) -> bytes:
+    """Its content as the driver writes it."""
+    content = step.content
+    if not isinstance(content, InMemory):
+        return b""
+    return content.data if step.chunked else content.stuffed() + END_OF_CONTENT
 
 
 def made(*recipients: str, content: Any = BODY) -> Prepared:
@@ -153,12 +170,17 @@ NOT_PLAIN: dict[str, Callable[[], Prepared]] = {
 }
 
 
+def octets(link: Connection, prepared: Prepared) -> object:
+    terms = express.terms_of(link, chunked=False)
+    return terms and express.octets_of_prepared(prepared, terms)
+
+
 @pytest.mark.parametrize("change", CHANGED)
 def test_a_connection_that_is_not_plain_takes_the_long_way(change: str) -> None:
     link = connection(offering("PIPELINING", "SIZE"))
-    assert express.envelope_of(link, made(TO)) is not None
+    assert octets(link, made(TO)) is not None
     CHANGED[change](link)
-    assert express.envelope_of(link, made(TO)) is None
+    assert octets(link, made(TO)) is None
 
 
 @pytest.mark.parametrize("change", NOT_FREE)
@@ -175,105 +197,239 @@ def test_a_connection_on_which_something_is_going_on_is_not_free(change: str) ->
 @pytest.mark.parametrize("kind", NOT_PLAIN)
 def test_a_message_that_is_not_plain_takes_the_long_way(kind: str) -> None:
     link = connection(offering("PIPELINING", "SIZE"))
-    assert express.envelope_of(link, NOT_PLAIN[kind]()) is None
+    assert octets(link, NOT_PLAIN[kind]()) is None
+
+
+NO_PLAIN_ENVELOPE: dict[str, Callable[[], Envelope]] = {
+    "no octets": lambda: Envelope(SENDER, TO, iter([b"x"])),
+    "text": lambda: Envelope(SENDER, TO, "x"),
+    "large": lambda: Envelope(SENDER, TO, b"x" * 65_537),
+    "large with its line end": lambda: Envelope(SENDER, TO, b"x" * 65_535),
+    "wishes": lambda: Envelope(SENDER, Recipient(TO, notify="never"), BODY),
+    "options": lambda: Envelope(SENDER, TO, BODY, ret="hdrs"),
+    "raw options": lambda: Envelope(SENDER, TO, BODY, mail_options=["BODY=8BITMIME"]),
+    "raw options for each": lambda: Envelope(SENDER, TO, BODY, rcpt_options=["NOTIFY=NEVER"]),
+    "all or nothing": lambda: Envelope(SENDER, TO, BODY, all_or_nothing=True),
+    "a bounce": lambda: Envelope("", TO, BODY),
+    "an international sender": lambda: Envelope("\u00e4@c.test", TO, BODY),
+    "two addresses in one": lambda: Envelope(SENDER, f"{TO}\n{NEXT}", BODY),
+    "an address with a line end": lambda: Envelope(SENDER, f"{TO}>\r\nRCPT TO:<{NEXT}", BODY),
+    "no address": lambda: Envelope(SENDER, "", BODY),
+    "nobody": lambda: Envelope(SENDER, (), BODY),
+    "many recipients": lambda: Envelope(SENDER, [TO] * 101, BODY),
+    "octets over 127": lambda: Envelope(SENDER, TO, b"\xe4"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PLAIN_ENVELOPE)
+def test_an_envelope_that_is_not_plain_is_looked_at_more_closely(kind: str) -> None:
+    terms = express.terms_of(connection(offering("PIPELINING", "SIZE")), chunked=False)
+    assert terms is not None
+    assert express.octets_of(Envelope(SENDER, TO, BODY), terms) is not None
+    assert express.octets_of(NO_PLAIN_ENVELOPE[kind](), terms) is None
+
+
+def test_content_with_a_nul_is_found_out_before_anything_is_written() -> None:
+    terms = express.terms_of(connection(offering("PIPELINING", "SIZE")), chunked=False)
+    assert terms is not None
+    with pytest.raises(ValueError, match="NUL"):
+        express.octets_of(Envelope(SENDER, TO, b"a\0b"), terms)
 
 
 def test_a_refused_chunk_sends_the_next_message_the_long_way() -> None:
-    link = connection(offering("PIPELINING", "CHUNKING"))
-    content = made(TO).content
-    assert isinstance(content, InMemory)
-    step = express.OneWrite(b"MAIL\r\nRCPT\r\n", 1, content, Ledger([TO]))
-    link.session.send(step)
-    step.end_left()
-    link.session.receive_data(b"250 ok\r\n250 ok\r\n550 no\r\n")
-    assert link.session.unsettled
-    assert express.envelope_of(link, made(TO)) is None
+    session = connection(offering("PIPELINING", "CHUNKING")).session
+    assert session.free
+    plain = Plain((), chunked=True)
+    plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY)
+    session.unfold(plain.unfold(), None)
+    session.receive_data(b"250 ok\r\n250 ok\r\n550 no\r\n")
+    assert session.unsettled
+    assert not session.free
+
+
+def test_a_chunk_that_was_accepted_by_and_by_leaves_the_connection_free() -> None:
+    session = connection(offering("PIPELINING", "CHUNKING")).session
+    plain = Plain((), chunked=True)
+    plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY)
+    session.unfold(plain.unfold(), None)
+    session.receive_data(b"250 ok\r\n250 ok\r\n250-more\r\n")
+    assert not session.free
+    session.receive_data(b"250 queued\r\n")
+    assert session.free
 
 
 # The content leaves as soon as it may
 
 
-def group(wire: Wire) -> tuple[Step, Step, asyncio.Future[list[Reply]]]:
-    """An envelope that was written, and the content that waits for the 354."""
-    content = made(TO).content
-    assert isinstance(content, InMemory)
-    begin, end = express.Begin(b"MAIL\r\nRCPT\r\n", 1), express.End(content, Ledger([TO]))
-    begin.next = end, BODY + END_OF_CONTENT
-    return begin, end, wire.send(begin)
+FIRST = b"MAIL\r\nRCPT\r\nDATA\r\n"
+CONTENT = BODY + END_OF_CONTENT
+
+
+def under_way(wire: Wire) -> express.Single:
+    """A message whose envelope was written, and whose content waits for the 354."""
+    link = cast(Connection, SimpleNamespace(session=wire.session, loop=wire.clock))
+    plain = express.Single(link, express.Terms(1000, True, True, False))
+    wire.protocol.begin(plain, plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY))
+    assert wire.transport.wrote == [FIRST]
+    assert not wire.session.reusable
+    return plain
 
 
 def test_the_content_leaves_with_the_354_and_the_task_waits_on() -> None:
     wire = Wire()
-    begin, end, waiter = group(wire)
+    plain = under_way(wire)
     wire.receive(b"250 ok\r\n250 ok\r\n")
-    assert wire.transport.wrote == [begin.data]
+    assert wire.transport.wrote == [FIRST]
     wire.receive(GO)
-    assert wire.transport.wrote == [begin.data, BODY + END_OF_CONTENT]
-    assert (end.performed, end.ended, waiter.done()) == (True, True, False)
+    assert wire.transport.wrote == [FIRST, CONTENT]
+    assert (plain.ended, plain.over.done()) == (True, False)
     wire.receive(b"250 queued\r\n")
-    assert waiter.result() == [Reply(250, b"queued")] == end.received
+    assert plain.over.result() is True
+    assert plain.replies == (Reply(250, b"queued"),)
+    assert plain.steps == []
     assert wire.session.reusable
+    assert wire.session.last_reply == Reply(250, b"queued")
 
 
 @pytest.mark.parametrize(
     "said",
     [b"250 ok\r\n550 no\r\n354 go\r\n", b"250 ok\r\n250 ok\r\n250 no\r\n", b"450 no\r\n550 no\r\n503 no\r\n"],
 )
-def test_after_anything_but_yes_no_content_leaves_by_itself(said: bytes) -> None:
+@pytest.mark.parametrize("cut", [0, 8, 12])
+def test_after_anything_but_yes_no_content_leaves_by_itself(said: bytes, cut: int) -> None:
     wire = Wire()
-    begin, end, waiter = group(wire)
-    wire.receive(said)
-    assert waiter.result() == begin.received
-    assert wire.transport.wrote == [begin.data]
-    assert not end.performed
+    plain = under_way(wire)
+    for part in (said[:cut], said[cut:]):
+        if part:
+            wire.receive(part)
+    assert plain.over.result() is False
+    [step] = plain.steps
+    assert step.received == ReplyParser().feed(said)
+    assert wire.transport.wrote == [FIRST]
 
 
 def test_after_a_cancellation_no_content_leaves() -> None:
     wire = Wire()
-    begin, end, waiter = group(wire)
-    waiter.cancel()
+    plain = under_way(wire)
+    plain.over.cancel()
     wire.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
-    assert wire.transport.wrote == [begin.data]
-    assert not end.performed
+    assert wire.transport.wrote == [FIRST]
+    [step] = plain.steps
+    assert len(step.received) == 3
+
+
+def test_a_verdict_that_comes_behind_a_cancellation_is_not_lost() -> None:
+    wire = Wire()
+    plain = under_way(wire)
+    wire.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
+    plain.over.cancel()
+    wire.receive(b"250 queued\r\n")
+    assert plain.steps[-1].received == [Reply(250, b"queued")]
+    assert plain.steps[-1].complete
 
 
 def test_a_reply_to_content_that_was_not_written_breaks_the_connection() -> None:
     wire = Wire()
-    begin, end, waiter = group(wire)
+    plain = under_way(wire)
     wire.receive(b"250 ok\r\n250 ok\r\n354 go\r\n250 queued\r\n")
-    assert wire.transport.wrote == [begin.data]
-    assert waiter.done()
-    assert not end.performed
+    assert wire.transport.wrote == [FIRST]
+    assert plain.over.done()
+    assert len(plain.steps) == 1
     assert wire.session.failure is not None
+
+
+@pytest.mark.parametrize("behind", [b"250 once more\r\n", b"25", b"421 bye\r\n"])
+def test_what_comes_behind_the_verdict_is_not_taken_with_it(behind: bytes) -> None:
+    wire = Wire()
+    plain = under_way(wire)
+    wire.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
+    wire.receive(b"250 queued\r\n" + behind)
+    assert plain.over.result() is False
+    assert plain.steps[-1].received == [Reply(250, b"queued")]
+    assert not wire.session.reusable
 
 
 def test_the_time_for_the_verdict_begins_when_the_content_leaves() -> None:
     wire = Wire()
-    _, end, waiter = group(wire)
+    plain = under_way(wire)
     wire.clock.advance(wire.protocol.timeouts.reply - 1)  # type: ignore[operator]  # there is one
     wire.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
     wire.clock.advance(wire.protocol.timeouts.final - 1)  # type: ignore[operator]  # likewise
-    assert not waiter.done()
+    assert not plain.over.done()
     wire.clock.advance(2)
-    assert waiter.done()
-    assert end.ended
+    assert isinstance(plain.over.exception(), SMTPTimeoutError)
+    assert plain.ended
+
+
+def test_every_reply_to_the_envelope_has_its_own_time() -> None:
+    wire = Wire()
+    plain = under_way(wire)
+    for _ in range(2):
+        wire.clock.advance(wire.protocol.timeouts.reply - 1)  # type: ignore[operator]  # there is one
+        wire.receive(b"250 ok\r\n")
+    wire.clock.advance(wire.protocol.timeouts.reply - 1)  # type: ignore[operator]  # likewise
+    assert not plain.over.done()
+    wire.clock.advance(2)
+    error = plain.over.exception()
+    assert isinstance(error, SMTPTimeoutError)
+    assert error.phase == "DATA"
+
+
+def test_a_server_that_holds_a_reply_back_until_the_one_before_is_acknowledged_is_told_at_once() -> None:
+    wire = Wire(sock=(sock := Socket()))
+    under_way(wire)
+    wire.receive(b"250 ok\r\n")
+    wire.receive(b"250 ok\r\n")
+    assert sock.set == [(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)] * 2
+    wire.receive(GO)
+    assert len(sock.set) == 2
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("end", ["eof", "lost", "abort", "close"])
+def test_however_the_connection_ends_the_message_is_told_and_unfolded(end: str, ended: bool) -> None:
+    wire = Wire()
+    plain = under_way(wire)
+    if ended:
+        wire.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
+    protocol = wire.protocol
+    {
+        "eof": protocol.eof_received,
+        "lost": lambda: protocol.connection_lost(None),
+        "abort": protocol.abort,
+        "close": protocol.close,
+    }[end]()
+    error = plain.over.exception()
+    assert isinstance(error, SMTPServerDisconnected)
+    assert len(plain.steps) == 1 + ended
+    if end in ("eof", "lost"):
+        assert "while its reply to" in str(error)
+    assert not wire.session.reusable
 
 
 @pytest.mark.parametrize("error", [OSError("broken"), RuntimeError("no handle"), ZeroDivisionError()])
-def test_content_that_could_not_be_written_counts_as_gone(error: Exception) -> None:
+@pytest.mark.parametrize("content", [False, True])
+def test_what_could_not_be_written_counts_as_gone(error: Exception, content: bool) -> None:
     wire = Wire()
-    _, end, waiter = group(wire)
+    plain = under_way(wire) if content else None
 
     def breaks(octets: bytes) -> None:
         raise error
 
     wire.transport.write = breaks  # type: ignore[method-assign,assignment]
-    wire.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
-    failure = waiter.exception()
+    if plain is not None:
+        wire.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
+    else:
+        link = cast(Connection, SimpleNamespace(session=wire.session, loop=wire.clock))
+        plain = express.Single(link, express.Terms(1000, True, True, True))
+        with pytest.raises(type(error) if isinstance(error, ZeroDivisionError) else SMTPServerDisconnected):
+            wire.protocol.begin(plain, plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY))
+    failure = plain.over.exception()
     assert isinstance(
         failure, type(error) if isinstance(error, ZeroDivisionError) else SMTPServerDisconnected
     )
-    assert end.ended
+    assert plain.ended
+    assert plain.steps[-1].ended
     assert wire.session.failure is not None
 
 

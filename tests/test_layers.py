@@ -28,12 +28,12 @@ FLOORS = {
     **dict.fromkeys(("origin", "recipients"), 1),
     **dict.fromkeys(("message_objects", "parameters", "sasl", "steps", "trust"), 2),
     **dict.fromkeys(("message", "delivery", "session", "dialogues", "chunking", "retrying"), 3),
-    "envelopes": 4,
+    **dict.fromkeys(("envelopes", "plain"), 4),
     **dict.fromkeys(("transactions", "parts"), 5),
     **dict.fromkeys(
         ("protocol", "bodies", "preparing", "dialling", "turn", "bulk", "tokens", "environment", "proxies"), 6
     ),
-    **dict.fromkeys(("driver", "parcels", "plans"), 7),
+    **dict.fromkeys(("driver", "parcels", "plans", "reading"), 7),
     **dict.fromkeys(("connection", "mailing"), 8),
     **dict.fromkeys(("opening", "express"), 9),
     "verbs": 10,
@@ -42,7 +42,7 @@ FLOORS = {
     "client": 13,
     **dict.fromkeys(("once", "pooled", "runner", "classic", "attributes", "debug"), 14),
     **dict.fromkeys(("lending", "vocabulary"), 15),
-    **dict.fromkeys(("lanes", "sync"), 16),
+    **dict.fromkeys(("flow", "sync"), 16),
     "pool": 17,
     **dict.fromkeys(("__init__", "testing", "contrib"), 18),
     **dict.fromkeys(("__main__", "cli"), 19),

@@ -141,65 +141,6 @@ def owed(session: Session, **attributes: Any) -> Step:
     return step
 
 
-def test_the_rest_of_what_one_step_is_owed_is_taken_at_once() -> None:
-    session = ready()
-    step = owed(session, owed=3, then=Phase.CONTENT)
-    assert session.answered(OK) is None
-    assert session.receive_data(OK) == []
-    assert session.answered(OK + b"354 go\r\n") is step
-    assert [reply.code for reply in step.received] == [250, 250, 354]
-    assert (session.phase, session.owing, session.replies_read) == (Phase.CONTENT, None, 4)
-    assert session.last_reply == Reply(354, b"go")
-
-
-def early(session: Session) -> None:
-    session.send(content := Step(b"", "end of content", during=Phase.CONTENT, content=InMemory(b"x\r\n")))
-    owed(session)
-    session.receive_data(OK)  # while the server is still reading, so that what follows is nobody's
-    assert content.received
-
-
-NOT_AT_ONCE: dict[str, tuple[Callable[[Session], object], bytes]] = {
-    "nothing is owed": (lambda session: None, OK),
-    "two steps are owed something": (lambda session: (owed(session), owed(session)), OK + OK),
-    "too few": (lambda session: owed(session, owed=2), OK),
-    "too many": (owed, OK + OK),
-    "who counts them": (
-        lambda session: owed(session, content=InMemory(b""), count=lambda received: 1),
-        OK,
-    ),
-    "content that has not left": (lambda session: owed(session, content=InMemory(b"")), OK),
-    "given up": (
-        lambda session: (owed(session), session.condemn(owed(session)), session.receive_data(OK)),
-        OK,
-    ),
-    "over": (early, OK),
-    "a secret": (lambda session: (session.keep_secret([b"s3cret"]), owed(session)), b"250 s3cret\r\n"),
-    "the end of the session": (owed, b"421 bye\r\n"),
-    "half a reply": (owed, b"250 o"),
-}
-
-
-@pytest.mark.parametrize("why", NOT_AT_ONCE)
-def test_what_has_to_be_looked_at_is_not_taken_at_once(why: str) -> None:
-    prepare, data = NOT_AT_ONCE[why]
-    session = ready()
-    prepare(session)
-    before = session.replies_read, session.in_flight, session.phase
-    assert session.answered(data) is None
-    assert (session.replies_read, session.in_flight, session.phase) == before
-
-
-def test_whoever_looks_on_is_told_of_everything() -> None:
-    told: list[str] = []
-    session = Session("mail.test:25", lambda event, octets: told.append(event))
-    session.receive_data(b"220 hello\r\n")
-    owed(session)
-    assert session.answered(OK) is None
-    session.receive_data(OK)
-    assert told == ["reply", "send", "reply"]
-
-
 # The same result however the octets were cut
 
 

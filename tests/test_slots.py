@@ -748,7 +748,7 @@ def test_what_is_kept_has_begun_another_message() -> None:
 
 @pytest.mark.parametrize(
     "why",
-    ["young", "spoilt", "worn", "old", "somebody waits", "too many", "closed", "something is to be done"],
+    ["young", "spoilt", "worn", "old", "somebody waits", "too many", "closed"],
 )
 def test_what_has_to_be_looked_at_is_not_kept_but_given_back(why: str) -> None:
     desk, slot = lent(Limits(connections=1, age=100.0))
@@ -765,10 +765,9 @@ def test_what_has_to_be_looked_at_is_not_kept_but_given_back(why: str) -> None:
         desk.carry_out(slots.ask(Ticket(), now))
     elif why == "too many":
         slots.cap = 0
-    elif why == "closed":
-        desk.carry_out(slots.close(now))
+        desk.carry_out(slots.tick(now))
     else:
-        slots._actions.append(Action(Do.CLOSE, slot))
+        desk.carry_out(slots.close(now))
     before = slot.messages
     assert not slots.keep(slot, now)
     assert (slot.messages, slot.load) == (before, 1)

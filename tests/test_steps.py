@@ -55,24 +55,6 @@ def test_content_has_eight_bits_and_leaves_by_data_unless_something_else_is_said
     assert (step.seven_bit, step.chunked, step.count) == (False, False, None)
 
 
-def test_a_group_goes_on_if_all_was_accepted_and_more_is_asked_for() -> None:
-    def said(*codes: int) -> bool:
-        step = Step(b"", "MAIL", "RCPT", "DATA", owed=3)
-        step.received += [Reply(code, b"") for code in codes]
-        return step.go_on
-
-    assert said(250, 250, 354)
-    assert said(250, 299, 300)
-    assert said(250, 251, 399)
-    assert not said()
-    assert not said(250, 250)
-    assert not said(250, 354)
-    assert not said(250, 250, 250)
-    assert not said(250, 250, 400)
-    assert not said(250, 300, 354)
-    assert not said(550, 250, 354)
-
-
 def test_what_a_performed_step_failed_with_is_raised_once() -> None:
     step = Step(b"", "MAIL")
     step.received.append(OK)

@@ -1,11 +1,15 @@
-"""Lanes: a worker of a run keeps its connection while it has something to send and nobody else waits."""
+"""Flow: messages of a run follow one another on a connection while nobody else waits for one."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import copy
 import gc
+import logging
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from email.message import EmailMessage
 from typing import Any, cast
 
 import pytest
@@ -13,11 +17,13 @@ from test_pool_bulk import numbered, pool_of
 from wire import BODY, NEXT, SENDER, TO, bye, envelope, hello, take
 
 from aiosmtpclient import AsyncSMTP, Delivery, Envelope, Outcome, SMTPPool, SMTPServerDisconnected
-from aiosmtpclient.delivery import Ledger, SendResult
+from aiosmtpclient.bulk import _Run
+from aiosmtpclient.delivery import SendResult
 from aiosmtpclient.driver import Drive
-from aiosmtpclient.express import Begun
+from aiosmtpclient.flow import Flow
 from aiosmtpclient.lending import Lender
 from aiosmtpclient.pooled import PooledSMTP
+from aiosmtpclient.protocol import SMTPProtocol
 from aiosmtpclient.slots import Slots
 from aiosmtpclient.testing import MailServer, ScriptedServer
 from aiosmtpclient.testing.scripted import close, stall
@@ -168,14 +174,18 @@ async def test_a_message_whose_connection_dies_goes_over_another() -> None:
 
 
 FAILING = [
-    (Ledger, "__init__"),
     (Slots, "take"),
     (Slots, "keep"),
-    (PooledSMTP, "begin"),
-    (Begun, "__init__"),
-    (SendResult, "__init__"),
+    (PooledSMTP, "terms"),
+    (Flow, "__init__"),
+    (Flow, "begin"),
+    (Flow, "start"),
+    (SendResult, "to_all"),
+    (Outcome, "__init__"),
+    (_Run, "lay"),
+    (_Run, "take"),
 ]
-"""What may fail in a lane for want of memory."""
+"""What may fail in a flow for want of memory."""
 
 
 @pytest.mark.parametrize(("owner", "method"), FAILING)
@@ -289,7 +299,174 @@ async def test_who_is_cancelled_half_way_loses_no_slot_and_knows_what_is_known()
 async def test_in_other_modes_nothing_is_begun_at_once(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(Begun, "accepted", None)
+    monkeypatch.setattr(SMTPProtocol, "begin", None)
     async with MailServer() as server, pool_of(server, **options) as pool:
         found = [one async for one in pool.send_messages(map(numbered, range(5)))]
         assert {one.delivery for one in found} == {Delivery.ACCEPTED}
+
+
+WHO: contextvars.ContextVar[str] = contextvars.ContextVar("WHO", default="nobody")
+
+
+async def test_a_source_is_asked_in_the_context_of_the_run() -> None:
+    seen: list[str] = []
+
+    def source() -> Iterator[Envelope]:
+        for number in range(50):
+            seen.append(WHO.get())
+            yield numbered(number)
+
+    async with MailServer() as server, pool_of(server, max_connections=4) as pool:
+        await used(pool, connections=4)
+        WHO.set("me")
+        assert len([one async for one in pool.send_messages(source())]) == 50
+    assert set(seen) == {"me"}
+
+
+async def collect(run: AsyncIterator[Outcome], found: list[int]) -> None:
+    async for outcome in run:
+        assert outcome.delivery is Delivery.ACCEPTED
+        found.append(outcome.index)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError, SystemExit])
+async def test_what_a_source_raises_in_the_middle_comes_behind_the_outcomes(
+    error: type[BaseException],
+) -> None:
+    def source() -> Iterator[Envelope]:
+        for number in range(60):
+            yield numbered(number)
+        raise error
+
+    found: list[int] = []
+    async with MailServer() as server, pool_of(server, max_connections=4) as pool:
+        await used(pool, connections=4)
+        with pytest.raises(error):
+            await collect(pool.send_messages(source()), found)
+        assert sorted(found) == list(range(60))
+        assert pool.stats()[:5] == (4, 0, 0, 0, 0)
+        assert (await pool.sendmail(SENDER, TO, BODY)).accepted == (TO,)
+
+
+async def test_a_source_that_cancels_everything_is_asked_no_more_and_nothing_is_begun() -> None:
+    """The task that waited had been cancelled, and its connection wrote the next message all the same."""
+    asked: list[int] = []
+
+    def source() -> Iterator[Envelope]:
+        for number in range(100):
+            asked.append(number)
+            if number == 50:
+                for task in asyncio.all_tasks():
+                    if task is not mine:
+                        task.cancel()
+            yield numbered(number)
+
+    mine = asyncio.current_task()
+    async with MailServer() as server:
+        pool = pool_of(server, max_connections=2)
+        await used(pool, connections=2)
+        with pytest.raises(asyncio.CancelledError):
+            async for _ in pool.send_messages(source()):
+                pass
+        stats = pool.stats()
+        assert len(asked) <= 52  # the other one may have heard yes to its message
+        assert stats.accepted + stats.not_sent + stats.unknown == 2 + len(asked)
+        assert stats.not_sent >= 1
+        assert stats.in_use == 0
+        assert len(server.messages) <= stats.accepted + stats.unknown
+        await pool.close()
+
+
+async def test_who_begins_to_look_on_sees_the_next_message(caplog: pytest.LogCaptureFixture) -> None:
+    def source() -> Iterator[Envelope]:
+        for number in range(60):
+            if number == 40:
+                caplog.set_level(logging.DEBUG, "aiosmtpclient")
+            yield numbered(number)
+
+    async with MailServer() as server, pool_of(server, max_connections=1) as pool:
+        await used(pool, connections=1)
+        assert len([one async for one in pool.send_messages(source())]) == 60
+    lines = [line for line in caplog.messages if "C: MAIL" in line]
+    assert len(lines) == 20
+
+
+async def test_message_objects_flow_too_and_say_who_got_them() -> None:
+    def source() -> Iterator[EmailMessage]:
+        for number in range(40):
+            message = EmailMessage()
+            message["From"], message["To"], message["Cc"] = SENDER, TO, NEXT
+            message["Subject"] = f"{number}"
+            message.set_content("hello\n.\n")
+            yield message
+
+    async with MailServer() as server, pool_of(server, max_connections=2) as pool:
+        await used(pool, connections=2)
+        found = [one async for one in pool.send_messages(source(), ordered=True)]
+    for outcome in found:
+        result = outcome.result
+        assert result is not None
+        assert (result.accepted, dict(result), result.envelope.sender) == ((TO, NEXT), {}, SENDER)
+        assert [each.delivery for each in result.outcomes] == [Delivery.ACCEPTED] * 2
+        assert {each.reply for each in result.outcomes} == {result.reply}
+        assert copy.copy(result).outcomes == result.outcomes
+    assert [one.index for one in found] == list(range(40))
+    assert {message.recipients for message in server.messages[2:]} == {(TO, NEXT)}
+
+
+async def test_a_pool_that_is_closed_in_the_middle_of_a_run_loses_no_outcome() -> None:
+    closing: list[asyncio.Task[None]] = []
+
+    def source() -> Iterator[Envelope]:
+        for number in range(100):
+            if number == 50:
+                closing.append(asyncio.ensure_future(pool.close()))
+            yield numbered(number)
+
+    async with MailServer() as server:
+        pool = pool_of(server, max_connections=3)
+        await used(pool, connections=3)
+        found = [one async for one in pool.send_messages(source())]
+        await closing[0]
+        assert sorted(one.index for one in found) == list(range(100))
+        assert {one.delivery for one in found} == {Delivery.ACCEPTED, Delivery.NOT_SENT}
+        accepted = [one for one in found if one.delivery is Delivery.ACCEPTED]
+        assert len(server.messages) == 3 + len(accepted)
+
+
+@pytest.mark.parametrize("said", [b"250 ok\r\n", b"250-ok\r\n250 ok\r\n", b"250\r\n", b"250 ok\n"])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_however_a_server_says_yes_every_message_is_accepted_once(said: bytes, chunked: bool) -> None:
+    taken = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        writer.write(b"220 hi\r\n")
+        while line := await reader.readline():
+            verb = line[:4].upper()
+            if verb == b"EHLO":
+                writer.write(b"250-hi\r\n250-CHUNKING\r\n250 PIPELINING\r\n")
+            elif verb == b"DATA":
+                writer.write(b"354 go\r\n")
+                await reader.readuntil(b"\r\n.\r\n")
+                writer.write(said)
+                taken += 1
+            elif verb == b"BDAT":
+                await reader.readexactly(int(line.split()[1]))
+                writer.write(said)
+                taken += 1
+            else:
+                writer.write(said)
+            await writer.drain()
+            if verb == b"QUIT":
+                break
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        chunking = "eager" if chunked else "off"
+        async with SMTPPool("127.0.0.1", port, max_connections=2, chunking=chunking) as pool:
+            found = [one async for one in pool.send_messages(map(numbered, range(30)))]
+    assert [(one.delivery, one.attempts) for one in found] == [(Delivery.ACCEPTED, 1)] * 30
+    assert taken == 30

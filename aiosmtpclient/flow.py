@@ -1,0 +1,293 @@
+"""Flow: messages of a run through a pool that follow one another on a connection.
+
+Whoever sends many messages mostly has the next one at hand when the last was accepted, and the
+connection is there already. So the next one is begun right there, by what reads the replies: before
+the task that waits for them has been woken up, and without waking it up. It is woken when the flow
+ends: there is no message at hand or no room for an outcome, somebody else waits for a connection,
+or something has happened. What cannot be begun at once, and what was begun and came to anything but
+"everybody was accepted", then goes the way of a single message.
+
+Rules of this room:
+
+* A flow that has nothing to send ends, and holds no connection.
+* A connection is kept only where giving it back and taking it again would change nothing.
+* At every moment it is known whether a message was begun, and whether its outcome was laid down: so
+  whatever fails in between, it has one outcome, and is sent once.
+* The caller's own iterable is asked in the context of the run's task, though not from within it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable
+from email.message import Message
+from functools import partial
+from typing import Protocol
+
+from . import express
+from .bulk import Desk
+from .connection import Connection
+from .delivery import Outcome, SendResult, Tally
+from .errors import Delivery
+from .express import Begun, Octets, Terms
+from .lending import Lender, client_of
+from .message import Envelope
+from .parcels import Parcel, account
+from .plain import Plain
+from .replies import Reply
+from .slots import Slot
+from .turn import Lease
+
+
+class Send(Protocol):
+    """Sends a message through a pool, or judges what was begun."""
+
+    def __call__(
+        self, parcel: Parcel, slot: Slot | None = None, begun: Begun | None = None
+    ) -> Awaitable[SendResult]:
+        """Send it.
+
+        Args:
+            parcel: the message.
+            slot: the connection that it has already.
+            begun: what was begun there.
+        """
+        raise NotImplementedError
+
+
+async def carry(
+    lender: Lender,
+    send: Send,
+    tally: Tally,
+    desk: Desk[Message | Envelope],
+    index: int,
+    message: Message | Envelope,
+) -> Outcome | None:
+    """Send a message, and those behind it that are at hand.
+
+    Args:
+        lender: lends connections.
+        send: sends what does not flow.
+        tally: counts what `send` was not given.
+        desk: where outcomes are laid down, and the next message is taken from.
+        index: the message's position in the run.
+        message: what was given.
+
+    Returns:
+        The outcome of the last of them; None if that lies on the desk too.
+    """
+    flow: Flow | None = None
+    failure: BaseException | None = None
+    try:
+        try:
+            flow = _flow(lender, tally, desk, index, message)
+            if flow is not None and flow.begin():
+                await flow.over
+        except BaseException as error:
+            failure = error  # if it is the message's own, it is met again below, where it is said
+        if flow is not None and flow.begun:
+            return await flow.judged(send, failure)
+        parcel: Parcel | None = None
+        if flow is not None:
+            index, message, parcel = flow.index, flow.message, flow.parcel
+            flow.leave()
+        if failure is not None and not isinstance(failure, Exception):
+            if flow is None or not flow.laid:
+                tally.failed[Delivery.NOT_SENT] += 1
+            raise failure
+        if flow is not None and flow.laid:
+            return None
+        return await account(index, message, send, parcel=parcel)
+    finally:
+        # Not in this frame, which the traceback of an error has: no cycle.
+        flow = failure = None
+
+
+def _flow(
+    lender: Lender,
+    tally: Tally,
+    desk: Desk[Message | Envelope],
+    index: int,
+    message: Message | Envelope,
+) -> Flow | None:
+    """A flow over a connection that is free now, if there is one for plain messages."""
+    slot = lender.take(alone=False)
+    if slot is None:
+        return None
+    flow: Flow | None = None
+    lease: Lease | None = None
+    try:
+        client = client_of(slot)
+        connection, lease = client.connection, client.turn_at_once()
+        if connection is not None and lease is not None:
+            terms = client.terms(connection, of_many=True)
+            if terms is not None:
+                flow = Flow(slot, connection, terms, lease, lender, tally, desk)
+                flow.index, flow.message = index, message
+    finally:
+        if flow is None:
+            if lease is not None:
+                lease.give_back()
+            lender.give_back(slot, alone=False, unused=True)
+    return flow
+
+
+class Flow(Plain):
+    """Messages on their way over one connection, each behind the one before.
+
+    Args:
+        slot: the connection's place in the pool.
+        connection: the connection.
+        terms: what plain messages are to be like there.
+        lease: the turn there.
+        lender: who has lent it.
+        tally: counts what was accepted.
+        desk: where outcomes are laid down, and messages are taken from.
+
+    Attributes:
+        index, message: the newest message.
+        parcel: the same, if it had to be looked at more closely.
+        begun: its first octets have left, and it has no outcome yet.
+        laid: its outcome lies on the desk.
+        over: completed when the flow has ended, or something has happened.
+    """
+
+    __slots__ = (
+        "_client", "_connection", "_context", "_desk", "_envelope", "_keep", "_lease", "_lender", "_now",
+        "_slot", "_tally", "_terms", "_unused", "begun", "index", "laid", "message", "over", "parcel",
+    )  # fmt: skip
+
+    index: int
+    message: Message | Envelope
+    _envelope: Envelope  # what it says of itself when it was accepted
+
+    def __init__(
+        self,
+        slot: Slot,
+        connection: Connection,
+        terms: Terms,
+        lease: Lease,
+        lender: Lender,
+        tally: Tally,
+        desk: Desk[Message | Envelope],
+    ) -> None:
+        super().__init__(connection.session.secrets, chunked=terms.chunked)
+        self._slot = slot
+        self._client = client_of(slot)
+        self._connection = connection
+        self._terms = terms
+        self._lease = lease
+        self._lender = lender
+        self._keep = lender.slots.keep
+        self._now = lender.loop.time
+        self._tally = tally
+        self._desk = desk
+        self._context = contextvars.copy_context()
+        self._unused = True  # the slot counts a message that was not begun
+        self.parcel: Parcel | None = None
+        self.begun = self.laid = False
+        self.over: asyncio.Future[None] = lender.loop.create_future()
+
+    def begin(self) -> bool:
+        """Begin the first message, if it is plain and nothing has to be waited for; True if it was begun.
+
+        Raises:
+            TypeError, ValueError, SMTPNotSupportedError: it cannot be sent as it is.
+        """
+        return self._connection.free and not self._client.lock_step and self._begin()
+
+    def _begin(self) -> bool:
+        message, connection, terms = self.message, self._connection, self._terms
+        octets: Octets | None = None
+        if type(message) is Envelope:
+            self._envelope, octets = message, express.octets_of(message, terms)
+        if octets is None:
+            self.parcel = parcel = Parcel.of(message)
+            prepared = parcel.light(connection.session.extensions)
+            if prepared is None or (octets := express.octets_of_prepared(prepared, terms)) is None:
+                return False
+            self._envelope = parcel.envelope
+        first = self.start(*octets)
+        self._unused, self.begun = False, True
+        connection.protocol.begin(self, first)
+        return True
+
+    # -- what the protocol calls -------------------------------------------------------------
+
+    def accepted(self) -> None:
+        """Everybody was accepted."""
+        self._context.run(self._go_on)
+
+    def done(self) -> bool:
+        """Nobody wants to know any more."""
+        return self.over.done()
+
+    def set_result(self, replies: list[Reply]) -> None:
+        """The replies to the last step of the newest message: it was unfolded."""
+        self.over.set_result(None)
+
+    def set_exception(self, error: BaseException) -> None:
+        """There will be none."""
+        self.over.set_exception(error)
+
+    def exception(self) -> BaseException | None:
+        """What was set."""
+        return self.over.exception()
+
+    def _go_on(self) -> None:
+        """Lay the outcome down, and begin the next message, if it can be begun at once."""
+        failure: BaseException | None = None
+        try:
+            result = SendResult.to_all(self._envelope, self.replies[-1])
+            serial = self._connection.serial
+            self._desk.lay(Outcome(self.index, self.message, Delivery.ACCEPTED, result, None, 1, serial))
+            self.laid, self.begun, self.parcel = True, False, None
+            self._tally.accepted += 1
+            if (taken := self._desk.take()) is not None:
+                self.index, self.message = taken
+                self.laid = False
+                if self._may_go_on() and self._begin():
+                    return
+        except Exception:
+            pass  # as above
+        except BaseException as error:
+            failure = error
+        if self.over.done():
+            return
+        if failure is None:
+            self.over.set_result(None)
+        else:
+            self.over.set_exception(failure)
+
+    def _may_go_on(self) -> bool:
+        """True if the connection is kept for the next message. The caller's own code has run meanwhile."""
+        if (
+            self.over.done()
+            or self._client.lock_step
+            or not self._connection.session.still_free
+            or not self._keep(self._slot, self._now())
+        ):
+            return False
+        self._unused = True
+        return True
+
+    # -- how it ends ---------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Nothing is under way: give the connection back."""
+        self._lease.give_back()
+        self._lender.give_back(self._slot, alone=False, unused=self._unused)
+
+    def judged(self, send: Send, failure: BaseException | None) -> Awaitable[Outcome]:
+        """Let what was begun be judged, which takes the connection over."""
+        connection = self._connection
+        try:
+            parcel = self.parcel or Parcel.of(self.message)
+            begun = Begun(connection, self, failure, self._lease)
+        except BaseException:
+            connection.drop()  # nobody is left to read what the server says
+            self.leave()
+            raise
+        send = partial(send, slot=self._slot, begun=begun)
+        return account(self.index, self.message, send, parcel=parcel)

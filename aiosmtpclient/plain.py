@@ -1,0 +1,200 @@
+"""Plain: a message with which nothing happens, between its first octet and the yes to its last.
+
+While a plain message is under way nothing else is, so what is owed for it is a number, and what is
+read only has to be yes. Here that is known, and nothing more. As soon as anything else happens the
+message is unfolded into the steps that the dialogue would have asked for, and goes on as those.
+
+Rules of this room:
+
+* Nothing is taken that is not yes to what it answers, in whole lines. Of anything else nothing is
+  taken, and nothing is said about it.
+* To whoever looks at the steps it makes no difference when they were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from . import commands
+from .content import InMemory, stuffed
+from .replies import Reply, at_once
+from .steps import END, Phase, Step
+
+_NOT_YET = InMemory(b"")
+
+
+class Plain:
+    """One plain message after the other, each begun when the one before was accepted.
+
+    It is also what the steps' replies are told to once a message was unfolded: see `steps.Waiter`.
+
+    Args:
+        secrets: what the server may not repeat without being looked at.
+        chunked: by BDAT (RFC 3030), so in one write; else DATA, and the content behind its 354.
+
+    Attributes:
+        missing: how many replies are owed before there is anything to do.
+        ended: the end of the content has left.
+        behind: what is to be written behind the 354, until it is.
+        replies: those that came last.
+        steps: what was performed, once it was unfolded.
+    """
+
+    __slots__ = (
+        "_answers", "_content", "_head", "_opening", "_recipients", "_secrets", "behind", "chunked", "ended",
+        "missing", "replies", "steps",
+    )  # fmt: skip
+
+    replies: tuple[Reply, ...]
+
+    def __init__(self, secrets: Sequence[bytes], *, chunked: bool) -> None:
+        self._secrets = secrets
+        self.chunked = chunked
+        self.steps: list[Step] = []
+        self._answers: list[Reply] = []
+        self._opening: list[Reply] = []
+
+    def start(self, head: bytes, recipients: int, content: bytes) -> bytes:
+        """Begin with a message; returns what is to be written now.
+
+        Args:
+            head: MAIL and every RCPT.
+            recipients: how many there are.
+            content: lines that end in CRLF.
+        """
+        self._head, self._recipients, self._content = head, recipients, content
+        self.missing = recipients + 2
+        if self._answers:
+            self._answers = []
+        if self.chunked:
+            self.behind, self.ended = None, True
+            return b"%bBDAT %d LAST\r\n%b" % (head, len(content), content)
+        self.behind, self.ended = stuffed(content) + commands.END_OF_CONTENT, False
+        return head + commands.DATA
+
+    def takes(self, data: bytes) -> bool:
+        """Read what the server says; False if that is anything but yes, and was not taken."""
+        replies = at_once(data)
+        if replies is None:
+            return False
+        left = self.missing - len(replies)
+        if left < 0 or (self._secrets and self._repeats_secret(data)):
+            return False
+        if left or self.behind is None:
+            if max(replies)[0] >= 300:
+                return False
+            if left:
+                self._answers += replies
+        elif replies[-1][0] // 100 != 3 or (len(replies) > 1 and max(replies[:-1])[0] >= 300):
+            return False
+        else:
+            self._opening = [*self._answers, *replies]
+        self.missing, self.replies = left, replies
+        return True
+
+    def _repeats_secret(self, data: bytes) -> bool:
+        return any(secret in data for secret in self._secrets)
+
+    def go_on(self) -> bytes:
+        """What is to be written behind the 354; now is the last moment before that."""
+        octets, self.behind = self.behind, None
+        if octets is None:
+            raise AssertionError(self.steps)
+        self._answers = []
+        self.missing, self.ended = 1, True
+        return octets
+
+    @property
+    def decided_next(self) -> bool:
+        """The next reply is the one to the content."""
+        return self.ended and self.missing == 1
+
+    @property
+    def last_reply(self) -> Reply | None:
+        """The newest reply to this message."""
+        return next(reversed(self._answers or self._opening), None)
+
+    def unfold(self) -> Step:
+        """Make the steps of what was performed; returns the last, which is owed the rest of its replies."""
+        if self.chunked:
+            self.steps = [OneWrite(self._head, self._recipients, len(self._content))]
+        elif not self.ended:
+            self.steps = [Begin(self._head, self._recipients)]
+        else:
+            first = Begin(self._head, self._recipients)
+            first.received = self._opening
+            self.steps = [first, End()]
+        last = self.steps[-1]
+        last.received, last.ended = self._answers, self.ended
+        if not self.missing:
+            last.received += self.replies  # all is in, and only has to be judged
+        return last
+
+    # -- what a protocol calls ---------------------------------------------------------------
+
+    def accepted(self) -> None:
+        """Everybody was accepted, and nothing is owed any more."""
+        raise NotImplementedError
+
+    def done(self) -> bool:
+        """Nobody wants to know any more."""
+        raise NotImplementedError
+
+    def set_result(self, replies: list[Reply], /) -> None:
+        """These are the replies to the last step."""
+        raise NotImplementedError
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """There will be none."""
+        raise NotImplementedError
+
+    def exception(self) -> BaseException | None:
+        """What was set, if it was; from then on nobody has to look at it."""
+        raise NotImplementedError
+
+
+class OneWrite(Step):
+    """Envelope, BDAT and content at once."""
+
+    during, then = Phase.CONTENT, Phase.READY
+    chunked = last = performed = True
+    content = _NOT_YET
+
+    def __init__(self, head: bytes, recipients: int, size: int) -> None:
+        self.data = head + commands.bdat(size, last=True)
+        self.verbs = _verbs(recipients, END)
+        self.lines = recipients + 1
+        self.owed = recipients + 2
+        self.received = []
+
+
+class Begin(Step):
+    """Envelope and DATA."""
+
+    during, then = Phase.MAIL, Phase.CONTENT
+    content = None
+    performed = True
+
+    def __init__(self, head: bytes, recipients: int) -> None:
+        self.data = head + commands.DATA
+        self.verbs = _verbs(recipients, "DATA")
+        self.owed = self.lines = recipients + 2
+        self.received = []
+
+
+class End(Step):
+    """The content, and its end."""
+
+    data = b""
+    verbs = (END,)
+    owed, lines = 1, 0
+    during, then = Phase.CONTENT, Phase.READY
+    last = performed = True
+    content = _NOT_YET
+
+    def __init__(self) -> None:
+        self.received = []
+
+
+def _verbs(recipients: int, last: str) -> Sequence[str]:
+    return ("MAIL", *["RCPT"] * recipients, last)
