@@ -20,15 +20,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from email.message import Message
 from functools import partial
-from typing import Protocol
+from typing import ParamSpec, Protocol
 
 from . import express
 from .bulk import Desk
 from .connection import Connection
-from .delivery import Outcome, SendResult, Tally
+from .delivery import Journal, Outcome, SendResult, Tally
 from .errors import Delivery
 from .express import Begun, Octets, Terms
 from .lending import Lender, client_of
@@ -38,6 +38,8 @@ from .plain import Plain
 from .replies import Reply
 from .slots import Slot
 from .turn import Lease
+
+P = ParamSpec("P")
 
 
 class Send(Protocol):
@@ -60,6 +62,7 @@ async def carry(
     lender: Lender,
     send: Send,
     tally: Tally,
+    journal: Journal | None,
     desk: Desk[Message | Envelope],
     index: int,
     message: Message | Envelope,
@@ -70,6 +73,7 @@ async def carry(
         lender: lends connections.
         send: sends what does not flow.
         tally: counts what `send` was not given.
+        journal: told what leaves before it leaves, and what became of it.
         desk: where outcomes are laid down, and the next message is taken from.
         index: the message's position in the run.
         message: what was given.
@@ -81,7 +85,7 @@ async def carry(
     failure: BaseException | None = None
     try:
         try:
-            flow = _flow(lender, tally, desk, index, message)
+            flow = _flow(lender, tally, journal, desk, index, message)
             if flow is not None and flow.begin():
                 await flow.over
         except BaseException as error:
@@ -89,16 +93,20 @@ async def carry(
         if flow is not None and flow.begun:
             return await flow.judged(send, failure)
         parcel: Parcel | None = None
+        done = False
+        if isinstance(failure, Exception):
+            failure = None
         if flow is not None:
-            index, message, parcel = flow.index, flow.message, flow.parcel
+            index, message, parcel, done = flow.index, flow.message, flow.parcel, flow.done_with
+            failure = flow.unwritten or failure
             flow.leave()
-        if failure is not None and not isinstance(failure, Exception):
-            if flow is None or not flow.laid:
-                tally.failed[Delivery.NOT_SENT] += 1
+        if failure is not None and not done:
+            tally.failed[Delivery.NOT_SENT] += 1
+            if journal is not None:
+                journal.end(Outcome(index, message, Delivery.NOT_SENT, None, failure, 0))
+        if failure is not None:
             raise failure
-        if flow is not None and flow.laid:
-            return None
-        return await account(index, message, send, parcel=parcel)
+        return None if done else await account(index, message, send, journal, parcel)
     finally:
         # Not in this frame, which the traceback of an error has: no cycle.
         flow = failure = None
@@ -107,6 +115,7 @@ async def carry(
 def _flow(
     lender: Lender,
     tally: Tally,
+    journal: Journal | None,
     desk: Desk[Message | Envelope],
     index: int,
     message: Message | Envelope,
@@ -123,7 +132,7 @@ def _flow(
         if connection is not None and lease is not None:
             terms = client.terms(connection, of_many=True)
             if terms is not None:
-                flow = Flow(slot, connection, terms, lease, lender, tally, desk)
+                flow = Flow(slot, connection, terms, lease, lender, tally, journal, desk)
                 flow.index, flow.message = index, message
     finally:
         if flow is None:
@@ -143,19 +152,22 @@ class Flow(Plain):
         lease: the turn there.
         lender: who has lent it.
         tally: counts what was accepted.
+        journal: told of each message.
         desk: where outcomes are laid down, and messages are taken from.
 
     Attributes:
         index, message: the newest message.
         parcel: the same, if it had to be looked at more closely.
         begun: its first octets have left, and it has no outcome yet.
-        laid: its outcome lies on the desk.
+        done_with: it has its outcome.
+        unwritten: what the journal raised, which ends the run.
         over: completed when the flow has ended, or something has happened.
     """
 
     __slots__ = (
-        "_client", "_connection", "_context", "_desk", "_envelope", "_keep", "_lease", "_lender", "_now",
-        "_slot", "_tally", "_terms", "_unused", "begun", "index", "laid", "message", "over", "parcel",
+        "_client", "_connection", "_context", "_desk", "_envelope", "_journal", "_keep", "_lease", "_lender",
+        "_now", "_slot", "_tally", "_terms", "_unused", "begun", "done_with", "index", "message", "over",
+        "parcel", "unwritten",
     )  # fmt: skip
 
     index: int
@@ -170,6 +182,7 @@ class Flow(Plain):
         lease: Lease,
         lender: Lender,
         tally: Tally,
+        journal: Journal | None,
         desk: Desk[Message | Envelope],
     ) -> None:
         super().__init__(connection.session.secrets, chunked=terms.chunked)
@@ -182,11 +195,13 @@ class Flow(Plain):
         self._keep = lender.slots.keep
         self._now = lender.loop.time
         self._tally = tally
+        self._journal = journal
         self._desk = desk
         self._context = contextvars.copy_context()
         self._unused = True  # the slot counts a message that was not begun
         self.parcel: Parcel | None = None
-        self.begun = self.laid = False
+        self.unwritten: BaseException | None = None
+        self.begun = self.done_with = False
         self.over: asyncio.Future[None] = lender.loop.create_future()
 
     def begin(self) -> bool:
@@ -209,6 +224,8 @@ class Flow(Plain):
                 return False
             self._envelope = parcel.envelope
         first = self.start(*octets)
+        if self._journal is not None and not self._written(self._journal.begin, self.index, message):
+            return False
         self._unused, self.begun = False, True
         connection.protocol.begin(self, first)
         return True
@@ -241,12 +258,14 @@ class Flow(Plain):
         try:
             result = SendResult.to_all(self._envelope, self.replies[-1])
             serial = self._connection.serial
-            self._desk.lay(Outcome(self.index, self.message, Delivery.ACCEPTED, result, None, 1, serial))
-            self.laid, self.begun, self.parcel = True, False, None
+            outcome = Outcome(self.index, self.message, Delivery.ACCEPTED, result, None, 1, serial)
+            if self._journal is None or self._written(self._journal.end, outcome):
+                self._desk.lay(outcome)
+            self.done_with, self.begun, self.parcel = True, False, None
             self._tally.accepted += 1
-            if (taken := self._desk.take()) is not None:
+            if self.unwritten is None and (taken := self._desk.take()) is not None:
                 self.index, self.message = taken
-                self.laid = False
+                self.done_with = False
                 if self._may_go_on() and self._begin():
                     return
         except Exception:
@@ -259,6 +278,14 @@ class Flow(Plain):
             self.over.set_result(None)
         else:
             self.over.set_exception(failure)
+
+    def _written(self, tell: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Tell the journal. What that raises ends the run."""
+        try:
+            tell(*args, **kwargs)
+        except BaseException as error:
+            self.unwritten = error
+        return self.unwritten is None
 
     def _may_go_on(self) -> bool:
         """True if the connection is kept for the next message. The caller's own code has run meanwhile."""
@@ -290,4 +317,4 @@ class Flow(Plain):
             self.leave()
             raise
         send = partial(send, slot=self._slot, begun=begun)
-        return account(self.index, self.message, send, parcel=parcel)
+        return account(self.index, self.message, send, self._journal, parcel)

@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
 from email.message import Message
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack, cast
 
@@ -299,15 +300,18 @@ class SMTPPool(Mailing):
         self, messages: Messages, carry: Carry[Message | Envelope], ordered: bool, journal: Journal | None
     ) -> Run:
         window = self._limits.connections * self._limits.depth
-        # Nothing flows that is to be written down first, or waits for the rate.
-        flows = self._short and journal is None and self._rate is None
-        in_flow = self._in_flow if flows else None
+        # Nothing flows that waits for the rate.
+        in_flow = partial(self._in_flow, journal) if self._short and self._rate is None else None
         return in_window(messages, carry, window, ordered=ordered, begin=self._here, flow=in_flow)
 
     def _in_flow(
-        self, desk: Desk[Message | Envelope], index: int, message: Message | Envelope
+        self,
+        journal: Journal | None,
+        desk: Desk[Message | Envelope],
+        index: int,
+        message: Message | Envelope,
     ) -> Awaitable[Outcome | None]:
-        return flow.carry(self._here(), self._send, self._tally, desk, index, message)
+        return flow.carry(self._here(), self._send, self._tally, journal, desk, index, message)
 
     # -- lending ---------------------------------------------------------------------------------
 

@@ -470,3 +470,65 @@ async def test_however_a_server_says_yes_every_message_is_accepted_once(said: by
             found = [one async for one in pool.send_messages(map(numbered, range(30)))]
     assert [(one.delivery, one.attempts) for one in found] == [(Delivery.ACCEPTED, 1)] * 30
     assert taken == 30
+
+
+class Notes:
+    """A journal in memory, which may fail."""
+
+    def __init__(self, failing: str = "", error: type[BaseException] = OSError) -> None:
+        self.lines: list[tuple[str, int]] = []
+        self.outcomes: dict[int, Outcome] = {}
+        self._failing, self._error = failing, error
+
+    def begin(self, index: int, message: object) -> None:
+        self.lines.append(("begin", index))
+        if self._failing == "begin" and index == 30:
+            raise self._error
+
+    def end(self, outcome: Outcome) -> None:
+        self.lines.append(("end", outcome.index))
+        assert outcome.index not in self.outcomes
+        self.outcomes[outcome.index] = outcome
+        if self._failing == "end" and outcome.index == 30:
+            raise self._error
+
+
+async def test_a_journal_hears_of_each_message_that_flows(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = Notes()
+    async with MailServer() as server, pool_of(server, max_connections=2) as pool:
+        await used(pool, connections=2)
+        with monkeypatch.context() as patch:
+            patch.setattr(Drive, "run", None)
+            run = pool.send_messages(map(numbered, range(60)), journal=notes)
+            assert len([one async for one in run]) == 60
+    assert [index for what, index in notes.lines if what == "begin"] == list(range(60))
+    assert sorted(notes.outcomes) == list(range(60))
+    under_way: set[int] = set()
+    for what, index in notes.lines:
+        if what == "begin":
+            under_way.add(index)
+        else:
+            under_way.remove(index)
+        assert len(under_way) <= 2  # on each connection, one ends before the next begins
+    assert {one.delivery for one in notes.outcomes.values()} == {Delivery.ACCEPTED}
+
+
+@pytest.mark.parametrize("error", [OSError, KeyError, asyncio.CancelledError])
+@pytest.mark.parametrize("where", ["begin", "end"])
+async def test_a_journal_that_fails_in_a_flow_ends_the_run_with_its_error(
+    where: str, error: type[BaseException]
+) -> None:
+    notes, found = Notes(where, error), list[int]()
+    async with MailServer() as server, pool_of(server, max_connections=2) as pool:
+        await used(pool, connections=2)
+        with pytest.raises(error):
+            await collect(pool.send_messages(map(numbered, range(60)), journal=notes), found)
+        stats = pool.stats()
+        assert (stats.in_use, stats.waiting) == (0, 0)
+        assert stats.accepted + stats.not_sent == 2 + len(notes.outcomes)
+        delivery = notes.outcomes[30].delivery
+        assert delivery is (Delivery.NOT_SENT if where == "begin" else Delivery.ACCEPTED)
+        assert {index for what, index in notes.lines if what == "begin"} == set(notes.outcomes)
+        assert set(found) <= set(notes.outcomes) - {30}
+        assert len(server.messages) == stats.accepted
+        assert (await pool.sendmail(SENDER, TO, BODY)).accepted == (TO,)

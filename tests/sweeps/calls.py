@@ -205,6 +205,7 @@ class Call:
         clean: what a careful caller does in his `finally`.
         stream: its content takes several writes.
         which: the connection that it goes over.
+        plain: each message has one recipient, who gets it: nothing happens to it but what the trial does.
     """
 
     name: str
@@ -218,12 +219,15 @@ class Call:
     clean: Work | None = None
     stream: bool = False
     which: int = 0
+    plain: bool = False
 
     def __repr__(self) -> str:
         return f"CALLS[{self.name!r}]"
 
     def scenario(self, mode: Scenario) -> Scenario:
         """What the mode means for it."""
+        if self.plain:
+            return replace(mode, recipients=1)
         return replace(mode, size="large") if self.stream else mode
 
 
@@ -243,6 +247,10 @@ async def _lost(desk: Desk) -> None:
 
 async def _warm(desk: Desk) -> None:
     await desk.send(6)
+
+
+async def _all_warm(desk: Desk) -> None:
+    await asyncio.gather(desk.send(8), desk.send(9))
 
 
 async def _in_clear(desk: Desk) -> None:
@@ -375,6 +383,7 @@ _EVERY = [
     Call("pool send, second of three", _sendmail, None, (2,), (3,), pool=1, clean=_close),
     Call("pool connection", _lent, pool=1),
     Call("pool send_messages", _messages, numbers=(1, 2, 3), pool=2, clean=_stop),
+    Call("pool, flow", _messages, _all_warm, numbers=(1, 2, 3), pool=2, clean=_stop, plain=True),
     Call("pool close", _close, _warm, (2,), (3,), numbers=(), pool=1),
 ]
 CALLS = {call.name: call for call in _EVERY}

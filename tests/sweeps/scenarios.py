@@ -11,11 +11,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
-from aiosmtpclient import AsyncLMTP, AsyncSMTP, Envelope, Timeouts, bodies, driver, protocol, transactions
+from aiosmtpclient import (
+    AsyncLMTP,
+    AsyncSMTP,
+    Envelope,
+    SMTPPool,
+    Timeouts,
+    bodies,
+    driver,
+    protocol,
+    transactions,
+)
 
 from .post import BAD, SENDER, address
 
@@ -37,6 +47,7 @@ class Scenario:
         size: "small" (one write), "large" (several) or "pieces" (an iterable).
         many: by `send_messages`; else each by its own `sendmail`.
         refused: messages whose content the server refuses.
+        pooled: through a pool of two connections, of which one was used before, so that messages flow there.
     """
 
     pipelining: str
@@ -46,6 +57,7 @@ class Scenario:
     size: str = "small"
     many: bool = False
     refused: tuple[int, ...] = ()
+    pooled: bool = False
 
     def __str__(self) -> str:
         words = [
@@ -55,6 +67,7 @@ class Scenario:
             f"to {self.recipients}",
         ]
         words += [self.size] * (self.size != "small") + ["send_messages"] * self.many
+        words += ["pool"] * self.pooled
         words += [f"{number} refused" for number in self.refused]
         return " ".join(words)
 
@@ -90,6 +103,19 @@ class Scenario:
         kind = AsyncLMTP if self.lmtp else AsyncSMTP
         options = {"tls": "none", "timeout": TIMEOUTS, "local_hostname": "client.test"} | options
         return kind(host, port, pipelining=self.pipelining, chunking=self.chunking, **options)
+
+    def pool(self) -> SMTPPool:
+        return SMTPPool(
+            "127.0.0.1",
+            25,
+            local_hostname="client.test",
+            timeout=TIMEOUTS,
+            tls="none",
+            max_connections=2,
+            retries=0,
+            pipelining=self.pipelining,  # type: ignore[arg-type]  # a scenario is data
+            chunking=self.chunking,  # type: ignore[arg-type]  # likewise
+        )
 
     def gauge(self) -> contextlib.AbstractContextManager[None]:
         """What the client takes for large is as large as these messages."""
@@ -133,9 +159,15 @@ def _matrix() -> list[Scenario]:
 
 SCENARIOS = _matrix()
 """What every sweep goes through."""
+FLOWS = [
+    Scenario("message", chunking, recipients=recipients, many=True, pooled=True)
+    for chunking in ("off", "eager")
+    for recipients in (1, 3)
+]
+"""Messages of a run that follow one another where the last reply was read."""
 
 
 def refusing(scenarios: list[Scenario]) -> list[Scenario]:
     """The same small ones, with the second message's content refused: there a yes can be false."""
     plain = [one for one in scenarios if one.size == "small" and one.recipients == 3]
-    return [Scenario(one.pipelining, one.chunking, one.lmtp, 3, many=one.many, refused=(2,)) for one in plain]
+    return [replace(one, refused=(2,)) for one in plain]

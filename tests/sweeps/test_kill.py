@@ -13,18 +13,18 @@ import pytest
 
 from .cable import KINDS, Fault
 from .figures import Figures, sample
-from .scenarios import SCENARIOS, Scenario
+from .scenarios import FLOWS, SCENARIOS, Scenario
 from .trial import Trial
 
 SHARE = 400
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+@pytest.mark.parametrize("scenario", SCENARIOS + FLOWS, ids=str)
 def test_wherever_the_line_ends_the_account_is_exact(scenario: Scenario, record_property) -> None:
     figures = Figures("kill")
     whole = figures.run(Trial(scenario))
-    assert len(whole.post.connections) == 1
+    assert len(whole.post.connections) == 1 + scenario.pooled
     heard, spoken, _ = whole.marks
     for kind in KINDS:
         step = 7 if "late" in kind else 1  # the same ends, seen a few turns later

@@ -13,11 +13,11 @@ import pytest
 
 from .behaviours import IDLE, REPLIES
 from .figures import TORTURE, Figures, sample
-from .scenarios import SCENARIOS, Scenario, refusing
+from .scenarios import FLOWS, SCENARIOS, Scenario, refusing
 from .trial import FIRST, Trial
 
 SHARE = 40
-EVERY = (SCENARIOS + refusing(SCENARIOS))[:: 1 if TORTURE else 2]
+EVERY = (SCENARIOS + FLOWS + refusing(SCENARIOS + FLOWS))[:: 1 if TORTURE else 2]
 
 
 @pytest.mark.timeout(1800)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiosmtpclient import AsyncSMTP, Delivery, RecipientOutcome, SMTPException
+from aiosmtpclient import AsyncSMTP, Delivery, RecipientOutcome, SMTPException, SMTPPool
 from aiosmtpclient.chunking import VERDICTS
 
 from .behaviours import BEHAVIOURS, IDLE
@@ -29,6 +29,8 @@ FIRST = (1, 2, 3)
 """The messages in whose conversation something happens."""
 AFTER = (4, 5)
 """The messages behind it."""
+BEFORE = (6, 7)
+"""What goes first over the connections of a pool, which nobody trusts before that."""
 PAUSE = 8
 """Turns of the loop in which nobody says anything."""
 
@@ -111,7 +113,7 @@ def play(trial: Trial, loop: VirtualLoop) -> Played:
     """Carry it out."""
     scenario = trial.scenario
     VERDICTS.forget()
-    contents = {number: scenario.content(number) for number in (*FIRST, *AFTER)}
+    contents = {number: scenario.content(number) for number in (*BEFORE, *FIRST, *AFTER)}
     post = Post(contents, lmtp=scenario.lmtp, refuse_content=scenario.refused)
     acts = BEHAVIOURS[trial.behaviour].acts if trial.behaviour else ()
     window = 48 if scenario.size != "small" else 32 * 1024
@@ -144,6 +146,9 @@ def left_behind(loop: Any) -> list[str]:
 
 async def _converse(played: Played, loop: Any) -> None:
     scenario = played.trial.scenario
+    if scenario.pooled:
+        await _converse_in_flow(played, loop)
+        return
     smtp = scenario.client()
     for _ in range(2):  # the second server is right
         try:
@@ -164,9 +169,25 @@ async def _converse(played: Played, loop: Any) -> None:
     await pause()
 
 
-async def messages(smtp: AsyncSMTP, scenario: Scenario, played: Played, loop: Any) -> None:
+async def _converse_in_flow(played: Played, loop: Any) -> None:
+    scenario = played.trial.scenario
+    pool = scenario.pool()
+    played.numbers = (*BEFORE, *played.numbers)
+    await asyncio.gather(*(one(pool, scenario, number, played, loop) for number in BEFORE))
+    await messages(pool, scenario, played, loop)
+    first = played.post.connections[0]
+    played.marks = (first.line.read, len(first.line.spoken), len(first.slots))
+    for number in AFTER:
+        await pause()
+        await one(pool, scenario, number, played, loop)
+    await pool.close()
+    await pause()
+
+
+async def messages(smtp: AsyncSMTP | SMTPPool, scenario: Scenario, played: Played, loop: Any) -> None:
     """The three."""
     if scenario.many:
+        found: list[int] = []
         async with contextlib.aclosing(
             smtp.send_messages(scenario.envelope(number) for number in FIRST)
         ) as outcomes:
@@ -174,8 +195,9 @@ async def messages(smtp: AsyncSMTP, scenario: Scenario, played: Played, loop: An
                 told = Told(outcome.outcomes, outcome.delivery, outcome.error)
                 told.reply = outcome.result.reply if outcome.result is not None else None
                 note(played, outcome.index + 1, told, loop)
-        if len(played.told) != len(FIRST):
-            played.foreign.append(f"outcomes for {sorted(played.told)}")
+                found.append(outcome.index + 1)
+        if sorted(found) != [*FIRST]:
+            played.foreign.append(f"outcomes for {found}")
     elif scenario.at_once:
         await asyncio.gather(*(one(smtp, scenario, number, played, loop) for number in FIRST))
     else:
@@ -195,7 +217,7 @@ async def _idle(played: Played, number: int) -> None:
         await pause()
 
 
-async def one(smtp: AsyncSMTP, scenario: Scenario, number: int, played: Played, loop: Any) -> None:
+async def one(smtp: AsyncSMTP | SMTPPool, scenario: Scenario, number: int, played: Played, loop: Any) -> None:
     """One message, by itself."""
     envelope = scenario.envelope(number)
     try:
