@@ -272,9 +272,7 @@ class Slots:
     def give_back(
         self, slot: Slot, now: float, *, alone: bool = True, unused: bool = False
     ) -> Sequence[Action] | None:
-        """Somebody is done with it; None if that changes nothing for anybody else.
-
-        If it may not be used again, say so with `spoil` before.
+        """Somebody is done with it; None if that changes nothing for anybody else. See also `spoil`.
 
         Args:
             alone: he had it for himself.
