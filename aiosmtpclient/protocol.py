@@ -229,7 +229,7 @@ class SMTPProtocol(asyncio.Protocol):
         return waiter
 
     def begin(self, plain: Plain, octets: bytes) -> None:
-        """Write the first octets of a plain message, where the session is `free`. It is told if that fails."""
+        """Write the first octets of a plain message, where the session is `free`; it hears if that fails."""
         self._plain = plain
         self.session.begin()
         self._write_plain(octets)
