@@ -24,7 +24,6 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
-from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from .delivery import Outcome
@@ -115,13 +114,14 @@ class _Run(Generic[M]):
         # that has its price.
         self._each: AsyncGenerator[M, None] | None = None
         self._at_hand: Iterator[M] = iter(())
-        self._carry: Callable[[int, M], Awaitable[Outcome | None]] = carry
+        self._carry = carry
+        self._flow: Flow[M] | None = None
         if isinstance(messages, AsyncIterable):
             self._each = _feed(messages)
         else:
             self._at_hand = iter(messages)
             if flow is not None and window > 1:  # else there is never room for another outcome
-                self._carry = partial(flow, self)
+                self._flow = flow
         self._window = window
         self._ordered = ordered
         self._next = 0
@@ -151,7 +151,8 @@ class _Run(Generic[M]):
             taken = self._next_one() if self._each is None else await self._await(self._each)
             if taken is None:
                 return
-            outcome = await self._carry(*taken)
+            flow = self._flow
+            outcome = await (flow(self, *taken) if flow is not None else self._carry(*taken))
             if outcome is not None:
                 self.lay(outcome)
             del outcome  # no cycle: the traceback of its error may lead back to this frame

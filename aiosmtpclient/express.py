@@ -25,7 +25,6 @@ from .content import InMemory, in_lines
 from .message import Envelope, Prepared
 from .parcels import Parcel
 from .plain import Plain
-from .replies import Reply
 from .turn import Lease
 
 MOST = 100
@@ -105,37 +104,14 @@ def _octets(terms: Terms, paths: list[bytes], content: bytes) -> Octets | None:
 
 
 class Single(Plain):
-    """One plain message, and a future that is told what became of it.
+    """One plain message, and a future that is told what became of it."""
 
-    Attributes:
-        over: completed with True if everybody was accepted; else with False, and `steps` are to be judged.
-    """
+    __slots__ = ()
 
-    __slots__ = ("over",)
+    over: asyncio.Future[bool]
 
     def __init__(self, connection: Connection, terms: Terms) -> None:
-        super().__init__(connection.session.secrets, chunked=terms.chunked)
-        self.over: asyncio.Future[bool] = connection.loop.create_future()
-
-    def accepted(self) -> None:
-        """Everybody was accepted."""
-        self.over.set_result(True)
-
-    def done(self) -> bool:
-        """Nobody wants to know any more."""
-        return self.over.done()
-
-    def set_result(self, replies: list[Reply]) -> None:
-        """These are the replies to the last step."""
-        self.over.set_result(False)
-
-    def set_exception(self, error: BaseException) -> None:
-        """There will be none."""
-        self.over.set_exception(error)
-
-    def exception(self) -> BaseException | None:
-        """What was set."""
-        return self.over.exception()
+        super().__init__(connection.loop.create_future(), connection.session.secrets, chunked=terms.chunked)
 
 
 class Begun:
@@ -174,11 +150,11 @@ class Begun:
     def settle(self, parcel: Parcel) -> Prepared:
         """Put down in the account of the message what has left; returns what it is judged by."""
         ledger, connection = parcel.ledger, self.connection
+        if self.steps[-1].ended:  # first, whatever fails then
+            ledger.end_left()
         try:
             parcel.attempts += 1
             ledger.carrier = connection.serial
-            if self.steps[-1].ended:
-                ledger.end_left()
             prepared = parcel.light(connection.session.extensions)
             if prepared is None or not isinstance(prepared.content, InMemory):
                 raise AssertionError(prepared)

@@ -1,16 +1,17 @@
 """Flow: messages of a run through a pool that follow one another on a connection.
 
 Whoever sends many messages mostly has the next one at hand when the last was accepted, and the
-connection is there already. So the next one is begun right there, by what reads the replies: before
-the task that waits for them has been woken up, and without waking it up. It is woken when the flow
-ends: there is no message at hand or no room for an outcome, somebody else waits for a connection,
-or something has happened. What cannot be begun at once, and what was begun and came to anything but
-"everybody was accepted", then goes the way of a single message.
+connection is there already. So the next one is begun right there, by what reads the replies, without
+waking up the task that waits for them. It is woken when the flow ends: there is no message at hand or
+no room for an outcome, somebody else waits for a connection, or something has happened. What cannot be
+begun at once, and what was begun and came to anything but "everybody was accepted", then goes the way
+of a single message.
 
 Rules of this room:
 
 * A flow that has nothing to send ends, and holds no connection.
-* A connection is kept only where giving it back and taking it again would change nothing.
+* A connection is kept only where giving it back and taking it again would change nothing. Where its end
+  may have been read together with the reply (inside TLS, and by uvloop), that is looked at first.
 * At every moment it is known whether a message was begun, and whether its outcome was laid down: so
   whatever fails in between, it has one outcome, and is sent once.
 * The caller's own iterable is asked in the context of the run's task, though not from within it.
@@ -35,7 +36,6 @@ from .lending import Lender, client_of
 from .message import Envelope
 from .parcels import Parcel, account
 from .plain import Plain
-from .replies import Reply
 from .slots import Slot
 from .turn import Lease
 
@@ -91,7 +91,8 @@ async def carry(
         except BaseException as error:
             failure = error  # if it is the message's own, it is met again below, where it is said
         if flow is not None and flow.begun:
-            return await flow.judged(send, failure)
+            judged = flow.judged(send, failure)
+            return await judged if judged is not None else flow.given_up()
         parcel: Parcel | None = None
         done = False
         if isinstance(failure, Exception):
@@ -161,15 +162,16 @@ class Flow(Plain):
         begun: its first octets have left, and it has no outcome yet.
         done_with: it has its outcome.
         unwritten: what the journal raised, which ends the run.
-        over: completed when the flow has ended, or something has happened.
+        over: completed when the flow has ended, or something has happened; no matter with what.
     """
 
     __slots__ = (
-        "_client", "_connection", "_context", "_desk", "_envelope", "_journal", "_keep", "_lease", "_lender",
-        "_now", "_slot", "_tally", "_terms", "_unused", "begun", "done_with", "index", "message", "over",
+        "_at_once", "_client", "_connection", "_context", "_desk", "_envelope", "_journal", "_keep", "_lease",
+        "_lender", "_now", "_slot", "_tally", "_terms", "_unused", "begun", "done_with", "index", "message",
         "parcel", "unwritten",
     )  # fmt: skip
 
+    over: asyncio.Future[bool]
     index: int
     message: Message | Envelope
     _envelope: Envelope  # what it says of itself when it was accepted
@@ -185,7 +187,9 @@ class Flow(Plain):
         journal: Journal | None,
         desk: Desk[Message | Envelope],
     ) -> None:
-        super().__init__(connection.session.secrets, chunked=terms.chunked)
+        session = connection.session
+        super().__init__(lender.loop.create_future(), session.secrets, chunked=terms.chunked)
+        self._at_once = connection.protocol.ends_apart and not session.encrypted
         self._slot = slot
         self._client = client_of(slot)
         self._connection = connection
@@ -202,7 +206,6 @@ class Flow(Plain):
         self.parcel: Parcel | None = None
         self.unwritten: BaseException | None = None
         self.begun = self.done_with = False
-        self.over: asyncio.Future[None] = lender.loop.create_future()
 
     def begin(self) -> bool:
         """Begin the first message, if it is plain and nothing has to be waited for; True if it was begun.
@@ -230,30 +233,19 @@ class Flow(Plain):
         connection.protocol.begin(self, first)
         return True
 
-    # -- what the protocol calls -------------------------------------------------------------
-
     def accepted(self) -> None:
-        """Everybody was accepted."""
-        self._context.run(self._go_on)
-
-    def done(self) -> bool:
-        """Nobody wants to know any more."""
-        return self.over.done()
-
-    def set_result(self, replies: list[Reply]) -> None:
-        """The replies to the last step of the newest message: it was unfolded."""
-        self.over.set_result(None)
-
-    def set_exception(self, error: BaseException) -> None:
-        """There will be none."""
-        self.over.set_exception(error)
-
-    def exception(self) -> BaseException | None:
-        """What was set."""
-        return self.over.exception()
+        """Everybody was accepted. Called by the protocol."""
+        if self._at_once:
+            self._context.run(self._go_on)
+        else:
+            self._lender.loop.call_soon(self._go_on, context=self._context)
 
     def _go_on(self) -> None:
         """Lay the outcome down, and begin the next message, if it can be begun at once."""
+        over = self.over
+        if over.done():
+            return  # cancelled meanwhile: whoever judges it sees that it was accepted
+        laid = False
         failure: BaseException | None = None
         try:
             result = SendResult.to_all(self._envelope, self.replies[-1])
@@ -261,23 +253,25 @@ class Flow(Plain):
             outcome = Outcome(self.index, self.message, Delivery.ACCEPTED, result, None, 1, serial)
             if self._journal is None or self._written(self._journal.end, outcome):
                 self._desk.lay(outcome)
-            self.done_with, self.begun, self.parcel = True, False, None
+            self.done_with = laid = True
+            self.begun, self.parcel = False, None
             self._tally.accepted += 1
             if self.unwritten is None and (taken := self._desk.take()) is not None:
                 self.index, self.message = taken
                 self.done_with = False
                 if self._may_go_on() and self._begin():
                     return
-        except Exception:
-            pass  # as above
+        except Exception as error:
+            # What is wrong with a message that was not begun is met again below, where it is said.
+            failure = error if laid and self.begun else None
         except BaseException as error:
             failure = error
-        if self.over.done():
+        if over.done():
             return
         if failure is None:
-            self.over.set_result(None)
+            over.set_result(False)
         else:
-            self.over.set_exception(failure)
+            over.set_exception(failure)
 
     def _written(self, tell: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
         """Tell the journal. What that raises ends the run."""
@@ -306,15 +300,27 @@ class Flow(Plain):
         self._lease.give_back()
         self._lender.give_back(self._slot, alone=False, unused=self._unused)
 
-    def judged(self, send: Send, failure: BaseException | None) -> Awaitable[Outcome]:
-        """Let what was begun be judged, which takes the connection over."""
-        connection = self._connection
+    def judged(self, send: Send, failure: BaseException | None) -> Awaitable[Outcome] | None:
+        """Let what was begun be judged, which takes the connection over; None if that cannot be done."""
         try:
             parcel = self.parcel or Parcel.of(self.message)
-            begun = Begun(connection, self, failure, self._lease)
-        except BaseException:
-            connection.drop()  # nobody is left to read what the server says
-            self.leave()
-            raise
-        send = partial(send, slot=self._slot, begun=begun)
-        return account(self.index, self.message, send, self._journal, parcel)
+            begun = Begun(self._connection, self, failure, self._lease)
+            judge = partial(send, slot=self._slot, begun=begun)
+            return account(self.index, self.message, judge, self._journal, parcel)
+        except Exception as error:
+            self.unwritten = error
+            return None
+
+    def given_up(self) -> Outcome:
+        """The outcome of a message that could not be judged: nobody is left to read what the server says."""
+        delivery = Delivery.UNKNOWN if self.ended else Delivery.NOT_SENT
+        if self.ended and not self.missing:
+            delivery = Delivery.ACCEPTED
+        serial, error = self._connection.serial, self.unwritten
+        self._connection.drop()
+        self.leave()
+        self._tally.failed[delivery] += 1
+        outcome = Outcome(self.index, self.message, delivery, None, error, 1, serial)
+        if self._journal is not None:
+            self._journal.end(outcome)
+        return outcome

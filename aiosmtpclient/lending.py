@@ -278,6 +278,8 @@ class Lender:
             answers = await client.answers()
         finally:
             if answers:
+                if self.lock_step:
+                    client.write_in_lock_step()  # decided while it was asked
                 actions = self.slots.opened(slot, client, self.loop.time())
             else:
                 client.close()

@@ -144,7 +144,8 @@ class Mailing:
         cancels what is under way.
 
         Args:
-            messages: message objects (sent as by `send_message`) or `Envelope`s.
+            messages: message objects (sent as by `send_message`) or `Envelope`s. A plain iterable is asked
+                for the next on the loop's thread, but not always from within a task.
             ordered: yield in the order of the messages, not as they become known.
             journal: told what leaves before it leaves, and what became of it; see `Journal`.
         """

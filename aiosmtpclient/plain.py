@@ -14,6 +14,7 @@ Rules of this room:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from . import commands
 from .content import InMemory, stuffed
@@ -23,12 +24,34 @@ from .steps import END, Phase, Step
 _NOT_YET = InMemory(b"")
 
 
+class Over(Protocol):
+    """As much of a future as is needed here."""
+
+    def done(self) -> bool:
+        """It was completed, or cancelled."""
+        raise NotImplementedError
+
+    def set_result(self, accepted: bool, /) -> None:
+        """Complete it."""
+        raise NotImplementedError
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """Let it fail."""
+        raise NotImplementedError
+
+    def exception(self) -> BaseException | None:
+        """What it failed with."""
+        raise NotImplementedError
+
+
 class Plain:
     """One plain message after the other, each begun when the one before was accepted.
 
     It is also what the steps' replies are told to once a message was unfolded: see `steps.Waiter`.
 
     Args:
+        over: a future: completed with True when everybody was accepted, with False when there is
+            something to judge.
         secrets: what the server may not repeat without being looked at.
         chunked: by BDAT (RFC 3030), so in one write; else DATA, and the content behind its 354.
 
@@ -42,12 +65,13 @@ class Plain:
 
     __slots__ = (
         "_answers", "_content", "_head", "_opening", "_recipients", "_secrets", "behind", "chunked", "ended",
-        "missing", "replies", "steps",
+        "missing", "over", "replies", "steps",
     )  # fmt: skip
 
     replies: tuple[Reply, ...]
 
-    def __init__(self, secrets: Sequence[bytes], *, chunked: bool) -> None:
+    def __init__(self, over: Over, secrets: Sequence[bytes], *, chunked: bool) -> None:
+        self.over = over
         self._secrets = secrets
         self.chunked = chunked
         self.steps: list[Step] = []
@@ -63,14 +87,18 @@ class Plain:
             content: lines that end in CRLF.
         """
         self._head, self._recipients, self._content = head, recipients, content
-        self.missing = recipients + 2
+        self.missing, self.ended = recipients + 2, False
         if self._answers:
             self._answers = []
         if self.chunked:
-            self.behind, self.ended = None, True
+            self.behind = None
             return b"%bBDAT %d LAST\r\n%b" % (head, len(content), content)
-        self.behind, self.ended = stuffed(content) + commands.END_OF_CONTENT, False
+        self.behind = stuffed(content) + commands.END_OF_CONTENT
         return head + commands.DATA
+
+    def leaves(self) -> None:
+        """What `start` returned is about to be written."""
+        self.ended = self.chunked
 
     def takes(self, data: bytes) -> bool:
         """Read what the server says; False if that is anything but yes, and was not taken."""
@@ -112,7 +140,8 @@ class Plain:
     @property
     def last_reply(self) -> Reply | None:
         """The newest reply to this message."""
-        return next(reversed(self._answers or self._opening), None)
+        before = self._opening if self.ended and not self.chunked else ()
+        return next(reversed(self._answers or before), None)
 
     def unfold(self) -> Step:
         """Make the steps of what was performed; returns the last, which is owed the rest of its replies."""
@@ -134,23 +163,23 @@ class Plain:
 
     def accepted(self) -> None:
         """Everybody was accepted, and nothing is owed any more."""
-        raise NotImplementedError
+        self.over.set_result(True)
 
     def done(self) -> bool:
         """Nobody wants to know any more."""
-        raise NotImplementedError
+        return self.over.done()
 
     def set_result(self, replies: list[Reply], /) -> None:
-        """These are the replies to the last step."""
-        raise NotImplementedError
+        """These are the replies to the last step: it was unfolded."""
+        self.over.set_result(False)
 
     def set_exception(self, error: BaseException, /) -> None:
         """There will be none."""
-        raise NotImplementedError
+        self.over.set_exception(error)
 
     def exception(self) -> BaseException | None:
         """What was set, if it was; from then on nobody has to look at it."""
-        raise NotImplementedError
+        return self.over.exception()
 
 
 class OneWrite(Step):

@@ -6,8 +6,8 @@ and the one clock; what the octets mean is `session`'s business. Whoever drives 
 
 Rules of this room:
 
-* A plain message is under way instead of all others, and as `plain` takes it. It is unfolded before
-  anybody is told anything else, or looks at what is owed.
+* A plain message is under way instead of all others, and as `plain` takes it. It is unfolded as soon
+  as anything else comes, or the connection ends. Nobody sends meanwhile: he would have to have the turn.
 * Futures and the session's steps are two queues of the same order: the oldest step that is
   complete completes the oldest future.
 * The greeting's future exists before the transport does: on uvloop the greeting can arrive
@@ -68,7 +68,10 @@ class SMTPProtocol(asyncio.Protocol):
     Attributes:
         closed: completed (with None) when the transport is gone.
         gathering: hold what is written until the next turn of the loop.
+        ends_apart: the loop reads an end in a later turn than what came before it.
     """
+
+    ends_apart = False
 
     def __init__(
         self, session: Session, loop: asyncio.AbstractEventLoop, timeouts: Timeouts | None = None
@@ -78,9 +81,8 @@ class SMTPProtocol(asyncio.Protocol):
         self.closed: asyncio.Future[None] = loop.create_future()
         self.gathering = False
         self._loop = loop
-        greeting: Replies = loop.create_future()
-        self._greeting: Replies | None = greeting
-        self._waiters: list[Waiter] = [greeting]
+        self._greeting: Replies | None = loop.create_future()
+        self._waiters: list[Waiter] = [self._greeting]
         self._gathered: list[bytes | memoryview] = []
         self._ending: tuple[Step, ...] = ()  # no lists: an idle connection would keep them empty
         self._unsent: Step | None = None
@@ -88,8 +90,7 @@ class SMTPProtocol(asyncio.Protocol):
         self._plain: Plain | None = None
         self._moved: tuple[asyncio.Future[None], ...] = ()
         self._socket: socket.socket | None = None
-        self._unwritten = 0
-        self._since = 0.0
+        self._unwritten, self._since = 0, 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._fires = math.inf
         self.timeouts = timeouts or Timeouts()
@@ -126,11 +127,13 @@ class SMTPProtocol(asyncio.Protocol):
                 self._acknowledge(self._socket)
         elif plain.behind is None:
             self._plain = None
-            self.session.accepted(plain.replies[-1])
-            plain.accepted()
+            try:
+                self.session.accepted(plain.replies[-1])
+                plain.accepted()
+            except Exception as error:
+                self._fail(plain, error)
         else:
-            with contextlib.suppress(Exception):  # whoever waits has been told
-                self._write_plain(plain.go_on())
+            self._write_plain(plain.go_on())
 
     def _receive(self, data: bytes) -> None:
         """The same for whatever may come."""
@@ -232,26 +235,36 @@ class SMTPProtocol(asyncio.Protocol):
         """Write the first octets of a plain message, where the session is `free`; it hears if that fails."""
         self._plain = plain
         self.session.begin()
+        plain.leaves()
         self._write_plain(octets)
 
     def _write_plain(self, octets: bytes) -> None:
         try:
             self._hand_over(octets)
-        except BaseException as error:
-            self.unfold()
-            self._tell_all(error)
-            self.abort()
-            raise
-        self._since = now = self._loop.time()
-        if self._paused or self._fires > now + self._shortest:
-            self._restart()
+            self._since = now = self._loop.time()
+            if self._paused or self._fires > now + self._shortest:
+                self._restart()
+        except Exception as error:
+            self._fail(self._plain, error)
 
     def unfold(self) -> None:
         """From now on a plain message, if one is under way, is like any other."""
-        plain, self._plain = self._plain, None
-        if plain is not None:
+        if (plain := self._plain) is None:
+            return
+        try:
             self.session.unfold(plain.unfold(), plain.last_reply)
             self._waiters.append(plain)
+        except Exception as error:
+            self._fail(plain, error)
+        self._plain = None
+
+    def _fail(self, plain: Plain | None, error: Exception) -> None:
+        """For want of memory, say: it is told at once, for nobody else could, and the connection ends."""
+        self._plain = None
+        if plain is not None and not plain.done():
+            plain.set_exception(error)
+            plain.exception()
+        self.abort()
 
     def write_end(self, step: Step, octets: bytes, lines: bytes = b"") -> None:
         """Hand the last of a step's content to the transport; it counts as gone before it goes."""
@@ -318,10 +331,7 @@ class SMTPProtocol(asyncio.Protocol):
             raise self.session.why() from error
 
     def check(self) -> None:
-        """Raise if nothing that is written now can arrive.
-
-        After a reset asyncio's `write` is a silent no-op, so it has to be asked first.
-        """
+        """Raise if nothing that is written now can arrive: after a reset asyncio's `write` does nothing."""
         if self.transport is None or self.transport.is_closing():
             self.session.lost()
         if self.session.failure is not None:
@@ -375,10 +385,7 @@ class SMTPProtocol(asyncio.Protocol):
                 self.transport.abort()
 
     def abort_handshake(self, error: SMTPException | None = None) -> None:
-        """Drop the connection in the middle of a TLS handshake.
-
-        asyncio does not tell a protocol that its connection was lost there.
-        """
+        """Drop the connection in the middle of a TLS handshake, which asyncio tells no protocol of."""
         self.abort(error)
         self.connection_lost(None)
 
@@ -395,8 +402,7 @@ class SMTPProtocol(asyncio.Protocol):
         self.unfold()
         self.session.fail(self.session.closed_here())
         self._end()
-        # Once only: asyncio's TLS transport forgets its socket at the second time, and what it is told
-        # afterwards, to abort for one, does nothing or fails.
+        # Once only: asyncio's TLS transport forgets its socket at the second time, and does nothing more.
         if self.transport is not None and not self.transport.is_closing():
             with contextlib.suppress(RuntimeError):  # as above
                 self.transport.close()
@@ -486,13 +492,9 @@ class SMTPProtocol(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self._fires = None, math.inf
-        self._tell_all(None)
-        self._wake()
-
-    def _tell_all(self, error: BaseException | None) -> None:
-        """Nobody gets any more replies, for this reason, or for the session's."""
         while self._waiters:
             waiter = self._waiters.pop(0)
             if not waiter.done():
-                waiter.set_exception(error or self.session.why())
+                waiter.set_exception(self.session.why())
                 waiter.exception()  # looked at: nobody may be left to await it
+        self._wake()

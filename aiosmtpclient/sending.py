@@ -142,9 +142,10 @@ class Sending(Mailing, ByHand):
         if parcel.before is not None:
             await self._before(parcel.before, connection)
         plain = express.Single(connection, terms)
+        first = plain.start(*octets)
         error: BaseException | None = None
         try:
-            connection.protocol.begin(plain, plain.start(*octets))
+            connection.protocol.begin(plain, first)
             if await plain.over:
                 parcel.attempts += 1
                 parcel.ledger.carrier = connection.serial

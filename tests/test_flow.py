@@ -16,7 +16,14 @@ import pytest
 from test_pool_bulk import numbered, pool_of
 from wire import BODY, NEXT, SENDER, TO, bye, envelope, hello, take
 
-from aiosmtpclient import AsyncSMTP, Delivery, Envelope, Outcome, SMTPPool, SMTPServerDisconnected
+from aiosmtpclient import (
+    AsyncSMTP,
+    Delivery,
+    Envelope,
+    Outcome,
+    SMTPPool,
+    SMTPServerDisconnected,
+)
 from aiosmtpclient.bulk import _Run
 from aiosmtpclient.delivery import SendResult
 from aiosmtpclient.driver import Drive

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -20,8 +20,11 @@ QUEUED = b"250 queued\r\n"
 
 
 def plain(*, chunked: bool = False, secrets: tuple[bytes, ...] = ()) -> tuple[Plain, bytes]:
-    message = Plain(secrets, chunked=chunked)
-    return message, message.start(HEAD, 1, BODY)
+    message = Plain(cast(Any, None), secrets, chunked=chunked)
+    first = message.start(HEAD, 1, BODY)
+    assert not message.ended
+    message.leaves()
+    return message, first
 
 
 def owed(message: Plain) -> tuple[int, bool, bool]:
@@ -177,6 +180,8 @@ def test_the_next_message_begins_with_nothing_of_the_one_before(chunked: bool) -
         message.go_on()
     message.takes(QUEUED)
     assert message.start(HEAD, 1, BODY) == first
-    assert (message.missing, message.ended) == (3, chunked)
+    assert (message.missing, message.ended, message.last_reply) == (3, False, None)
+    message.leaves()
+    assert message.ended is chunked
     assert message.unfold().received == []
     assert len(message.steps) == 1

@@ -95,6 +95,19 @@ async def test_one_that_gives_no_good_answer_to_noop_is_replaced_unseen(answer: 
         assert pool.stats().retried == 0
 
 
+async def test_a_pool_that_turns_to_lock_step_while_one_is_being_asked_does_not_forget_that_one() -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    first = [*hello("PIPELINING"), *take(TO), "NOOP", mark(asked), wait_for(go_on), OK, *take(TO), *bye()]
+    async with ScriptedServer(first) as server, pool_of(server, check_after=1e-9) as pool:
+        await send(pool)
+        sending = asyncio.create_task(send(pool))
+        await asked.wait()
+        pool._here().write_in_lock_step()
+        go_on.set()
+        await sending
+        assert [slot.tenant.lock_step for slot in pool._here().slots.all] == [True]
+
+
 async def test_one_that_does_not_answer_noop_in_time_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pooled, "PATIENCE", 0.05)
     async with ScriptedServer([*hello(), *take(TO), "NOOP", stall()], AGAIN) as server:
