@@ -77,7 +77,7 @@ def octets_of(envelope: Envelope, terms: Terms) -> Octets | None:
         ValueError: it cannot be sent as it is.
     """
     content = envelope.content
-    if type(content) is not bytes or len(content) > terms.most or not envelope.plain:
+    if type(content) is not bytes or len(content) > terms[0] or not envelope.plain:
         return None
     paths = plain_paths((envelope.sender, *envelope.recipients))
     return _octets(terms, paths, in_lines(content)) if paths is not None else None
@@ -85,22 +85,19 @@ def octets_of(envelope: Envelope, terms: Terms) -> Octets | None:
 
 def octets_of_prepared(prepared: Prepared, terms: Terms) -> Octets | None:
     """The same for whatever was prepared."""
-    content = prepared.content
-    if type(content) is not InMemory or content.size > terms.most or prepared.smtputf8:
-        return None
-    forward = prepared.recipients
-    if forward.special or forward.international:
+    content, forward = prepared.content, prepared.recipients
+    if type(content) is not InMemory or prepared.smtputf8 or forward.special or forward.international:
         return None
     return _octets(terms, [prepared.sender.path, *forward.paths], content.data)
 
 
 def _octets(terms: Terms, paths: list[bytes], content: bytes) -> Octets | None:
-    most, declare_size, eightbit, _ = terms
-    size, ascii_only, recipients = len(content), content.isascii(), len(paths) - 1
-    if size > most or not (ascii_only or eightbit) or not 0 < recipients <= MOST:
+    most, declares_size, eightbit, _ = terms
+    size, ascii_only = len(content), content.isascii()
+    if size > most or not (ascii_only or eightbit) or not 1 < len(paths) <= MOST + 1:
         return None
-    head = commands.envelope(paths, size if declare_size else None, eightbit=not ascii_only)
-    return (head, recipients, content) if head is not None else None
+    head = commands.envelope(paths, size if declares_size else None, eightbit=not ascii_only)
+    return (head, len(paths) - 1, content) if head is not None else None
 
 
 class Single(Plain):

@@ -259,8 +259,15 @@ class Flow(Plain):
             if self.unwritten is None and (taken := self._desk.take()) is not None:
                 self.index, self.message = taken
                 self.done_with = False
-                if self._may_go_on() and self._begin():
-                    return
+                if (
+                    not over.done()
+                    and not self._client.lock_step
+                    and self._connection.session.still_free
+                    and self._keep(self._slot, self._now())
+                ):
+                    self._unused = True
+                    if self._begin():
+                        return
         except Exception as error:
             # What is wrong with a message that was not begun is met again below, where it is said.
             failure = error if laid and self.begun else None
@@ -280,18 +287,6 @@ class Flow(Plain):
         except BaseException as error:
             self.unwritten = error
         return self.unwritten is None
-
-    def _may_go_on(self) -> bool:
-        """True if the connection is kept for the next message. The caller's own code has run meanwhile."""
-        if (
-            self.over.done()
-            or self._client.lock_step
-            or not self._connection.session.still_free
-            or not self._keep(self._slot, self._now())
-        ):
-            return False
-        self._unused = True
-        return True
 
     # -- how it ends ---------------------------------------------------------------------------
 

@@ -56,22 +56,24 @@ class Plain:
         chunked: by BDAT (RFC 3030), so in one write; else DATA, and the content behind its 354.
 
     Attributes:
+        done: tells whether nobody wants to know any more; asked at each reply, so it is the future's own.
         missing: how many replies are owed before there is anything to do.
-        ended: the end of the content has left.
+        ended: the end of the content has left, or is about to: whoever writes it says so before.
         behind: what is to be written behind the 354, until it is.
         replies: those that came last.
         steps: what was performed, once it was unfolded.
     """
 
     __slots__ = (
-        "_answers", "_content", "_head", "_opening", "_recipients", "_secrets", "behind", "chunked", "ended",
-        "missing", "over", "replies", "steps",
+        "_answers", "_content", "_head", "_opening", "_recipients", "_secrets", "behind", "chunked", "done",
+        "ended", "missing", "over", "replies", "steps",
     )  # fmt: skip
 
     replies: tuple[Reply, ...]
 
     def __init__(self, over: Over, secrets: Sequence[bytes], *, chunked: bool) -> None:
         self.over = over
+        self.done = over.done
         self._secrets = secrets
         self.chunked = chunked
         self.steps: list[Step] = []
@@ -92,13 +94,9 @@ class Plain:
             self._answers = []
         if self.chunked:
             self.behind = None
-            return b"%bBDAT %d LAST\r\n%b" % (head, len(content), content)
+            return head + b"BDAT %d LAST\r\n" % len(content) + content
         self.behind = stuffed(content) + commands.END_OF_CONTENT
         return head + commands.DATA
-
-    def leaves(self) -> None:
-        """What `start` returned is about to be written."""
-        self.ended = self.chunked
 
     def takes(self, data: bytes) -> bool:
         """Read what the server says; False if that is anything but yes, and was not taken."""
@@ -164,10 +162,6 @@ class Plain:
     def accepted(self) -> None:
         """Everybody was accepted, and nothing is owed any more."""
         self.over.set_result(True)
-
-    def done(self) -> bool:
-        """Nobody wants to know any more."""
-        return self.over.done()
 
     def set_result(self, replies: list[Reply], /) -> None:
         """These are the replies to the last step: it was unfolded."""

@@ -235,7 +235,7 @@ class SMTPProtocol(asyncio.Protocol):
         """Write the first octets of a plain message, where the session is `free`; it hears if that fails."""
         self._plain = plain
         self.session.begin()
-        plain.leaves()
+        plain.ended = plain.chunked
         self._write_plain(octets)
 
     def _write_plain(self, octets: bytes) -> None:

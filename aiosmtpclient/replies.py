@@ -146,10 +146,11 @@ def at_once(data: bytes) -> tuple[Reply, ...] | None:
     before = _groups.get(data[:start]) if start else ()
     if before is None and (before := _group(data[:start])) is None:
         return None
-    code = _SINGLE.get(data[start : start + 4])
-    if code is None or data[-1] != _LF or len(data) - start > _LONGEST:
+    line = data[start:]
+    code = _SINGLE.get(line[:4])
+    if code is None or line[-1] != _LF or len(line) > _LONGEST:
         return None
-    last = _new_reply(Reply, (code, data[start + 4 : -1].strip(_BLANK)))
+    last = _new_reply(Reply, (code, line[4:-1].strip(_BLANK)))
     if code >= 300:
         _remember(data, (*before, last))
     return (*before, last)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -106,9 +107,9 @@ def test_both_ways_write_the_same_and_are_owed_the_same(
     if terms is None or octets is None:
         return
     chunked = terms.chunked
-    plain = Plain(cast(Any, None), (), chunked=chunked)
+    plain = Plain(cast(Any, Future()), (), chunked=chunked)
     written = [plain.start(*octets)]
-    plain.leaves()
+    plain.ended = plain.chunked
     yes = b"250 ok\r\n" * (len(recipients) + 1)
     if not chunked:
         assert plain.takes(yes + GO)
@@ -240,9 +241,9 @@ def test_content_with_a_nul_is_found_out_before_anything_is_written() -> None:
 def test_a_refused_chunk_sends_the_next_message_the_long_way() -> None:
     session = connection(offering("PIPELINING", "CHUNKING")).session
     assert session.free
-    plain = Plain(cast(Any, None), (), chunked=True)
+    plain = Plain(cast(Any, Future()), (), chunked=True)
     plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY)
-    plain.leaves()
+    plain.ended = plain.chunked
     session.unfold(plain.unfold(), None)
     session.receive_data(b"250 ok\r\n250 ok\r\n550 no\r\n")
     assert session.unsettled
@@ -251,9 +252,9 @@ def test_a_refused_chunk_sends_the_next_message_the_long_way() -> None:
 
 def test_a_chunk_that_was_accepted_by_and_by_leaves_the_connection_free() -> None:
     session = connection(offering("PIPELINING", "CHUNKING")).session
-    plain = Plain(cast(Any, None), (), chunked=True)
+    plain = Plain(cast(Any, Future()), (), chunked=True)
     plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY)
-    plain.leaves()
+    plain.ended = plain.chunked
     session.unfold(plain.unfold(), None)
     session.receive_data(b"250 ok\r\n250 ok\r\n250-more\r\n")
     assert not session.free

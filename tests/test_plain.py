@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import Any, cast
 
 import pytest
@@ -20,10 +21,10 @@ QUEUED = b"250 queued\r\n"
 
 
 def plain(*, chunked: bool = False, secrets: tuple[bytes, ...] = ()) -> tuple[Plain, bytes]:
-    message = Plain(cast(Any, None), secrets, chunked=chunked)
+    message = Plain(cast(Any, Future()), secrets, chunked=chunked)
     first = message.start(HEAD, 1, BODY)
     assert not message.ended
-    message.leaves()
+    message.ended = message.chunked
     return message, first
 
 
@@ -181,7 +182,7 @@ def test_the_next_message_begins_with_nothing_of_the_one_before(chunked: bool) -
     message.takes(QUEUED)
     assert message.start(HEAD, 1, BODY) == first
     assert (message.missing, message.ended, message.last_reply) == (3, False, None)
-    message.leaves()
+    message.ended = message.chunked
     assert message.ended is chunked
     assert message.unfold().received == []
     assert len(message.steps) == 1
