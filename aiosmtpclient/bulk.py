@@ -148,7 +148,7 @@ class _Run(Generic[M]):
 
     async def _work(self) -> None:
         while True:
-            taken = self._next_one() if self._each is None else await self._await(self._each)
+            taken = self.take() if self._each is None else await self._await(self._each)
             if taken is None:
                 return
             flow = self._flow
@@ -169,11 +169,7 @@ class _Run(Generic[M]):
 
     def take(self) -> tuple[int, M] | None:
         """The next message and its index, if there is one and room for what becomes of it."""
-        return self._next_one() if len(self._done) < self._window else None
-
-    def _next_one(self) -> tuple[int, M] | None:
-        """The next message and its index; None if there is none."""
-        if self._over:
+        if self._over or len(self._done) >= self._window:
             return None
         try:
             for message in self._at_hand:

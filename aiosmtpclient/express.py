@@ -16,13 +16,14 @@ Rules of this room:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from . import commands, transactions
 from .addresses import plain_paths
 from .connection import Connection
 from .content import InMemory, in_lines
-from .message import Envelope, Prepared
+from .message import Prepared
 from .parcels import Parcel
 from .plain import Plain
 from .turn import Lease
@@ -70,34 +71,30 @@ def terms_of(connection: Connection, *, chunked: bool) -> Terms | None:
     )
 
 
-def octets_of(envelope: Envelope, terms: Terms) -> Octets | None:
-    """The octets of a message, if it is plain and has octets for its content; else None.
+def octets_of(sender: str, recipients: Sequence[str], content: bytes, terms: Terms) -> Octets | None:
+    """The octets of a message, if its addresses are plain and its content fits the terms; else None.
 
     Raises:
-        ValueError: it cannot be sent as it is.
+        ValueError: the content cannot be sent as it is.
     """
-    content = envelope.content
-    if type(content) is not bytes or len(content) > terms[0] or not envelope.plain:
+    most, declares_size, eightbit, _ = terms
+    paths = plain_paths((sender, *recipients)) if len(content) <= most else None
+    if paths is None or not 1 < len(paths) <= MOST + 1:
         return None
-    paths = plain_paths((envelope.sender, *envelope.recipients))
-    return _octets(terms, paths, in_lines(content)) if paths is not None else None
+    content = in_lines(content)
+    size, ascii_only = len(content), content.isascii()
+    if size > most or not (ascii_only or eightbit):
+        return None
+    head = commands.envelope(paths, size if declares_size else None, eightbit=not ascii_only)
+    return (head, len(paths) - 1, content) if head is not None else None
 
 
 def octets_of_prepared(prepared: Prepared, terms: Terms) -> Octets | None:
     """The same for whatever was prepared."""
-    content, forward = prepared.content, prepared.recipients
-    if type(content) is not InMemory or prepared.smtputf8 or forward.special or forward.international:
+    content, recipients = prepared.content, prepared.recipients
+    if type(content) is not InMemory or content.size > terms.most or prepared.smtputf8:
         return None
-    return _octets(terms, [prepared.sender.path, *forward.paths], content.data)
-
-
-def _octets(terms: Terms, paths: list[bytes], content: bytes) -> Octets | None:
-    most, declares_size, eightbit, _ = terms
-    size, ascii_only = len(content), content.isascii()
-    if size > most or not (ascii_only or eightbit) or not 1 < len(paths) <= MOST + 1:
-        return None
-    head = commands.envelope(paths, size if declares_size else None, eightbit=not ascii_only)
-    return (head, len(paths) - 1, content) if head is not None else None
+    return octets_of(prepared.sender.text, recipients.texts, content.data, terms)
 
 
 class Single(Plain):

@@ -202,7 +202,7 @@ class Flow(Plain):
         self._journal = journal
         self._desk = desk
         self._context = contextvars.copy_context()
-        self._unused = True  # the slot counts a message that was not begun
+        self._unused = True  # the slot counts the newest message, even if that was not begun
         self.parcel: Parcel | None = None
         self.unwritten: BaseException | None = None
         self.begun = self.done_with = False
@@ -213,13 +213,14 @@ class Flow(Plain):
         Raises:
             TypeError, ValueError, SMTPNotSupportedError: it cannot be sent as it is.
         """
-        return self._connection.free and not self._client.lock_step and self._begin()
+        return self._connection.free and not self._client.lock_step and self._begin(self._now())
 
-    def _begin(self) -> bool:
+    def _begin(self, now: float) -> bool:
         message, connection, terms = self.message, self._connection, self._terms
         octets: Octets | None = None
-        if type(message) is Envelope:
-            self._envelope, octets = message, express.octets_of(message, terms)
+        if type(message) is Envelope and message.plain and type(content := message.content) is bytes:
+            self._envelope = message
+            octets = express.octets_of(message.sender, message.recipients, content, terms)
         if octets is None:
             self.parcel = parcel = Parcel.of(message)
             prepared = parcel.light(connection.session.extensions)
@@ -229,8 +230,8 @@ class Flow(Plain):
         first = self.start(*octets)
         if self._journal is not None and not self._written(self._journal.begin, self.index, message):
             return False
-        self._unused, self.begun = False, True
-        connection.protocol.begin(self, first)
+        self.begun = True
+        connection.protocol.begin(self, first, now)
         return True
 
     def accepted(self) -> None:
@@ -238,14 +239,17 @@ class Flow(Plain):
         if self._at_once:
             self._context.run(self._go_on)
         else:
-            self._lender.loop.call_soon(self._go_on, context=self._context)
+            self._lender.loop.call_soon(self._go_on_later, context=self._context)
+
+    def _go_on_later(self) -> None:
+        if (
+            not self.over.done()
+        ):  # else it was cancelled meanwhile, and who judges it sees that it was accepted
+            self._go_on()
 
     def _go_on(self) -> None:
         """Lay the outcome down, and begin the next message, if it can be begun at once."""
-        over = self.over
-        if over.done():
-            return  # cancelled meanwhile: whoever judges it sees that it was accepted
-        laid = False
+        over, laid = self.over, False
         failure: BaseException | None = None
         try:
             result = SendResult.to_all(self._envelope, self.replies[-1])
@@ -259,15 +263,15 @@ class Flow(Plain):
             if self.unwritten is None and (taken := self._desk.take()) is not None:
                 self.index, self.message = taken
                 self.done_with = False
-                if (
+                now = self._now()
+                self._unused = (
                     not over.done()
                     and not self._client.lock_step
                     and self._connection.session.still_free
-                    and self._keep(self._slot, self._now())
-                ):
-                    self._unused = True
-                    if self._begin():
-                        return
+                    and self._keep(self._slot, now)
+                )
+                if self._unused and self._begin(now):
+                    return
         except Exception as error:
             # What is wrong with a message that was not begun is met again below, where it is said.
             failure = error if laid and self.begun else None
@@ -293,7 +297,8 @@ class Flow(Plain):
     def leave(self) -> None:
         """Nothing is under way: give the connection back."""
         self._lease.give_back()
-        self._lender.give_back(self._slot, alone=False, unused=self._unused)
+        unused = self._unused and not (self.begun or self.done_with)
+        self._lender.give_back(self._slot, alone=False, unused=unused)
 
     def judged(self, send: Send, failure: BaseException | None) -> Awaitable[Outcome] | None:
         """Let what was begun be judged, which takes the connection over; None if that cannot be done."""

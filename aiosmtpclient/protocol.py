@@ -133,7 +133,7 @@ class SMTPProtocol(asyncio.Protocol):
             except Exception as error:
                 self._fail(plain, error)
         else:
-            self._write_plain(plain.go_on())
+            self._write_plain(plain.go_on(), self._loop.time())
 
     def _receive(self, data: bytes) -> None:
         """The same for whatever may come."""
@@ -231,17 +231,17 @@ class SMTPProtocol(asyncio.Protocol):
             self._begin(step)
         return waiter
 
-    def begin(self, plain: Plain, octets: bytes) -> None:
+    def begin(self, plain: Plain, octets: bytes, now: float) -> None:
         """Write the first octets of a plain message, where the session is `free`; it hears if that fails."""
         self._plain = plain
         self.session.begin()
         plain.ended = plain.chunked
-        self._write_plain(octets)
+        self._write_plain(octets, now)
 
-    def _write_plain(self, octets: bytes) -> None:
+    def _write_plain(self, octets: bytes, now: float) -> None:
         try:
             self._hand_over(octets)
-            self._since = now = self._loop.time()
+            self._since = now
             if self._paused or self._fires > now + self._shortest:
                 self._restart()
         except Exception as error:

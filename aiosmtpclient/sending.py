@@ -117,7 +117,9 @@ class Sending(Mailing, ByHand):
         terms = self.terms(connection, of_many=parcel.of_many)
         if terms is None:
             return None
-        octets = express.octets_of(parcel.envelope, terms)
+        envelope, octets = parcel.envelope, None
+        if type(envelope.content) is bytes:
+            octets = express.octets_of(envelope.sender, envelope.recipients, envelope.content, terms)
         if octets is None and (prepared := parcel.light(connection.session.extensions)) is not None:
             octets = express.octets_of_prepared(prepared, terms)
         return (connection, terms, octets) if octets is not None else None
@@ -145,7 +147,7 @@ class Sending(Mailing, ByHand):
         first = plain.start(*octets)
         error: BaseException | None = None
         try:
-            connection.protocol.begin(plain, first)
+            connection.protocol.begin(plain, first, connection.loop.time())
             if await plain.over:
                 parcel.attempts += 1
                 parcel.ledger.carrier = connection.serial

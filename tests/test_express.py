@@ -41,7 +41,9 @@ from aiosmtpclient.envelopes import Transaction
 from aiosmtpclient.errors import SMTPServerDisconnected, SMTPTimeoutError
 from aiosmtpclient.extensions import Extensions
 from aiosmtpclient.message import Prepared, prepare
+from aiosmtpclient.parcels import Parcel
 from aiosmtpclient.plain import Plain
+from aiosmtpclient.protocol import SMTPProtocol
 from aiosmtpclient.recipients import Recipient
 from aiosmtpclient.replies import Reply, ReplyParser
 from aiosmtpclient.session import Session
@@ -102,7 +104,7 @@ def test_both_ways_write_the_same_and_are_owed_the_same(
     prepared = prepare(sender, tuple(recipients), body, eightbitmime=True, smtputf8=True)
     terms = express.terms_of(connection(extensions), chunked=chunked)
     octets = terms and express.octets_of_prepared(prepared, terms)
-    if terms is not None and (same := express.octets_of(Envelope(sender, recipients, body), terms)):
+    if terms is not None and (same := express.octets_of(sender, recipients, body, terms)):
         assert same == octets
     if terms is None or octets is None:
         return
@@ -202,40 +204,61 @@ def test_a_message_that_is_not_plain_takes_the_long_way(kind: str) -> None:
     assert octets(link, NOT_PLAIN[kind]()) is None
 
 
+NO_PLAIN_OCTETS: dict[str, tuple[str, list[str], bytes]] = {
+    "large": (SENDER, [TO], b"x" * 65_537),
+    "large with its line end": (SENDER, [TO], b"x" * 65_535),
+    "wishes": (SENDER, [Recipient(TO, notify="never")], BODY),
+    "a bounce": ("", [TO], BODY),
+    "an international sender": ("\u00e4@c.test", [TO], BODY),
+    "two addresses in one": (SENDER, [f"{TO}\n{NEXT}"], BODY),
+    "an address with a line end": (SENDER, [f"{TO}>\r\nRCPT TO:<{NEXT}"], BODY),
+    "no address": (SENDER, [""], BODY),
+    "nobody": (SENDER, [], BODY),
+    "many recipients": (SENDER, [TO] * 101, BODY),
+    "octets over 127": (SENDER, [TO], b"\xe4"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PLAIN_OCTETS)
+def test_what_is_not_plain_is_looked_at_more_closely(kind: str) -> None:
+    terms = express.terms_of(connection(offering("PIPELINING", "SIZE")), chunked=False)
+    assert terms is not None
+    assert express.octets_of(SENDER, [TO], BODY, terms) is not None
+    assert express.octets_of(*NO_PLAIN_OCTETS[kind], terms) is None
+
+
 NO_PLAIN_ENVELOPE: dict[str, Callable[[], Envelope]] = {
-    "no octets": lambda: Envelope(SENDER, TO, iter([b"x"])),
-    "text": lambda: Envelope(SENDER, TO, "x"),
-    "large": lambda: Envelope(SENDER, TO, b"x" * 65_537),
-    "large with its line end": lambda: Envelope(SENDER, TO, b"x" * 65_535),
+    "text": lambda: Envelope(SENDER, TO, "Subject: x\n\ny"),
     "wishes": lambda: Envelope(SENDER, Recipient(TO, notify="never"), BODY),
     "options": lambda: Envelope(SENDER, TO, BODY, ret="hdrs"),
     "raw options": lambda: Envelope(SENDER, TO, BODY, mail_options=["BODY=8BITMIME"]),
     "raw options for each": lambda: Envelope(SENDER, TO, BODY, rcpt_options=["NOTIFY=NEVER"]),
     "all or nothing": lambda: Envelope(SENDER, TO, BODY, all_or_nothing=True),
-    "a bounce": lambda: Envelope("", TO, BODY),
-    "an international sender": lambda: Envelope("\u00e4@c.test", TO, BODY),
-    "two addresses in one": lambda: Envelope(SENDER, f"{TO}\n{NEXT}", BODY),
-    "an address with a line end": lambda: Envelope(SENDER, f"{TO}>\r\nRCPT TO:<{NEXT}", BODY),
-    "no address": lambda: Envelope(SENDER, "", BODY),
-    "nobody": lambda: Envelope(SENDER, (), BODY),
-    "many recipients": lambda: Envelope(SENDER, [TO] * 101, BODY),
-    "octets over 127": lambda: Envelope(SENDER, TO, b"\xe4"),
 }
 
 
+@each_loop
+@pytest.mark.parametrize("by", ["sendmail", "a run"])
 @pytest.mark.parametrize("kind", NO_PLAIN_ENVELOPE)
-def test_an_envelope_that_is_not_plain_is_looked_at_more_closely(kind: str) -> None:
-    terms = express.terms_of(connection(offering("PIPELINING", "SIZE")), chunked=False)
-    assert terms is not None
-    assert express.octets_of(Envelope(SENDER, TO, BODY), terms) is not None
-    assert express.octets_of(NO_PLAIN_ENVELOPE[kind](), terms) is None
+async def test_whoever_asks_for_more_takes_the_long_way(
+    kind: str, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with MailServer(extensions=["DSN"]) as server, SMTPPool(server.host, server.port) as pool:
+        await pool.sendmail(SENDER, TO, BODY)
+        monkeypatch.setattr(SMTPProtocol, "begin", None)
+        envelope = NO_PLAIN_ENVELOPE[kind]()
+        if by == "a run":
+            found = [one async for one in pool.send_messages([envelope] * 2)]
+            assert [one.delivery for one in found] == [Delivery.ACCEPTED] * 2
+        else:
+            assert (await pool._send(Parcel(envelope))).accepted == (TO,)
 
 
 def test_content_with_a_nul_is_found_out_before_anything_is_written() -> None:
     terms = express.terms_of(connection(offering("PIPELINING", "SIZE")), chunked=False)
     assert terms is not None
     with pytest.raises(ValueError, match="NUL"):
-        express.octets_of(Envelope(SENDER, TO, b"a\0b"), terms)
+        express.octets_of(SENDER, [TO], b"a\0b", terms)
 
 
 def test_a_refused_chunk_sends_the_next_message_the_long_way() -> None:
@@ -273,7 +296,7 @@ def under_way(wire: Wire) -> express.Single:
     """A message whose envelope was written, and whose content waits for the 354."""
     link = cast(Connection, SimpleNamespace(session=wire.session, loop=wire.clock))
     plain = express.Single(link, express.Terms(1000, True, True, False))
-    wire.protocol.begin(plain, plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY))
+    wire.protocol.begin(plain, plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY), wire.clock.time())
     assert wire.transport.wrote == [FIRST]
     assert not wire.session.reusable
     return plain
@@ -426,7 +449,7 @@ def test_what_could_not_be_written_counts_as_gone(error: Exception, content: boo
     else:
         link = cast(Connection, SimpleNamespace(session=wire.session, loop=wire.clock))
         plain = express.Single(link, express.Terms(1000, True, True, True))
-        wire.protocol.begin(plain, plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY))
+        wire.protocol.begin(plain, plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY), wire.clock.time())
     failure = plain.over.exception()
     assert isinstance(
         failure, type(error) if isinstance(error, ZeroDivisionError) else SMTPServerDisconnected
