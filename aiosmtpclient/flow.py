@@ -242,9 +242,7 @@ class Flow(Plain):
             self._lender.loop.call_soon(self._go_on_later, context=self._context)
 
     def _go_on_later(self) -> None:
-        if (
-            not self.over.done()
-        ):  # else it was cancelled meanwhile, and who judges it sees that it was accepted
+        if not self.over.done():  # else it was cancelled; who judges it sees that it was accepted
             self._go_on()
 
     def _go_on(self) -> None:

@@ -73,14 +73,13 @@ class Envelope:
         **options: Unpack[MailOptions],
     ) -> None:
         # The class is frozen, though not its instances' dicts. What is not given is the class's.
-        vars(self).update(
-            sender=sender,
-            recipients=(recipients,) if isinstance(recipients, str) else tuple(recipients),
-            content=content,
-        )
+        own = self.__dict__
+        own["sender"] = sender
+        own["recipients"] = (recipients,) if isinstance(recipients, str) else tuple(recipients)
+        own["content"] = content
         if not (mail_options or rcpt_options or all_or_nothing or options or parameters is not None):
             return
-        vars(self).update(
+        own.update(
             plain=False,
             mail_options=_tuple(mail_options),
             rcpt_options=_tuple(rcpt_options),
@@ -90,7 +89,7 @@ class Envelope:
             parameters = parameters_of(options)
         if parameters is not None:
             parameters.refuse_doubles(self.mail_options, self.rcpt_options)
-            vars(self).update(parameters=parameters)
+            own["parameters"] = parameters
 
 
 @dataclass(slots=True)
