@@ -46,7 +46,7 @@ class Desk(Protocol[M_co]):
         raise NotImplementedError
 
 
-Flow = Callable[[Desk[M], int, M], Awaitable[Outcome | None]]
+CarryOn = Callable[[Desk[M], int, M], Awaitable[Outcome | None]]
 """As `Carry`, and whatever messages are at hand behind this one. None if all outcomes lie on the desk."""
 
 
@@ -70,7 +70,7 @@ async def in_window(
     *,
     ordered: bool = False,
     begin: Callable[[], object] | None = None,
-    flow: Flow[M] | None = None,
+    flow: CarryOn[M] | None = None,
 ) -> AsyncGenerator[Outcome, None]:
     """Send with so many messages under way.
 
@@ -108,14 +108,14 @@ class _Run(Generic[M]):
         carry: Carry[M],
         window: int,
         ordered: bool,
-        flow: Flow[M] | None = None,
+        flow: CarryOn[M] | None = None,
     ) -> None:
         # Only one of them: an asynchronous generator cannot be asked twice at a time, and to see to
         # that has its price.
         self._each: AsyncGenerator[M, None] | None = None
         self._at_hand: Iterator[M] = iter(())
         self._carry = carry
-        self._flow: Flow[M] | None = None
+        self._flow: CarryOn[M] | None = None
         if isinstance(messages, AsyncIterable):
             self._each = _feed(messages)
         else:

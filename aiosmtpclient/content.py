@@ -76,8 +76,7 @@ def with_crlf(octets: bytes) -> bytes:
 
 
 def _with_dots(octets: bytes) -> bytes:
-    # Twice as fast as replace(), which counts first; from the right it is faster still. Without a
-    # match nothing is copied.
+    # Twice as fast as replace(), which counts first; from the right faster still. No match, no copy.
     return b"\r\n..".join(octets.rsplit(b"\r\n.")) if _DOT in octets else octets
 
 

@@ -15,7 +15,6 @@ Rules of this room:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -95,17 +94,6 @@ def octets_of_prepared(prepared: Prepared, terms: Terms) -> Octets | None:
     if type(content) is not InMemory or content.size > terms.most or prepared.smtputf8:
         return None
     return octets_of(prepared.sender.text, recipients.texts, content.data, terms)
-
-
-class Single(Plain):
-    """One plain message, and a future that is told what became of it."""
-
-    __slots__ = ()
-
-    over: asyncio.Future[bool]
-
-    def __init__(self, connection: Connection, terms: Terms) -> None:
-        super().__init__(connection.loop.create_future(), connection.session.secrets, chunked=terms.chunked)
 
 
 class Begun:

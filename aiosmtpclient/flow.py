@@ -166,7 +166,7 @@ class Flow(Plain):
     """
 
     __slots__ = (
-        "_at_once", "_client", "_connection", "_context", "_desk", "_envelope", "_journal", "_keep", "_lease",
+        "_at_once", "_connection", "_context", "_desk", "_envelope", "_journal", "_keep", "_lease",
         "_lender", "_now", "_slot", "_tally", "_terms", "_unused", "begun", "done_with", "index", "message",
         "parcel", "unwritten",
     )  # fmt: skip
@@ -191,7 +191,6 @@ class Flow(Plain):
         super().__init__(lender.loop.create_future(), session.secrets, chunked=terms.chunked)
         self._at_once = connection.protocol.ends_apart and not session.encrypted
         self._slot = slot
-        self._client = client_of(slot)
         self._connection = connection
         self._terms = terms
         self._lease = lease
@@ -213,7 +212,7 @@ class Flow(Plain):
         Raises:
             TypeError, ValueError, SMTPNotSupportedError: it cannot be sent as it is.
         """
-        return self._connection.free and not self._client.lock_step and self._begin(self._now())
+        return self._connection.free and not self._lender.lock_step and self._begin(self._now())
 
     def _begin(self, now: float) -> bool:
         message, connection, terms = self.message, self._connection, self._terms
@@ -264,7 +263,7 @@ class Flow(Plain):
                 now = self._now()
                 self._unused = (
                     not over.done()
-                    and not self._client.lock_step
+                    and not self._lender.lock_step
                     and self._connection.session.still_free
                     and self._keep(self._slot, now)
                 )

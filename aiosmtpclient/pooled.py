@@ -70,12 +70,10 @@ class PooledSMTP(AsyncSMTP):
     Attributes:
         pace: what each message waits for before MAIL, if there is a limit.
         carried: how many messages were begun since it was lent.
-        lock_step: it sends no groups of commands.
     """
 
     pace: Pace | None = None
     carried = 0
-    lock_step = False
     _borrowed_as: tuple[object, ...] | None = None
     _leaving: Connection | None = None
 
@@ -259,7 +257,7 @@ class PooledSMTP(AsyncSMTP):
 
     def write_in_lock_step(self) -> None:
         """Send no more groups of commands here."""
-        self._pipelining, self.lock_step = "off", True
+        self._pipelining = "off"
 
 
 class PooledLMTP(PooledSMTP, AsyncLMTP):

@@ -116,14 +116,14 @@ _new_reply: Callable[[type[Reply], tuple[int, bytes]], Reply] = tuple.__new__
 # Lines that servers say again and again, whichever connection they are on: how many are known by
 # heart, and how long one is at most.
 _KNOWN, _SHORT = 256, 80
+ODD = frozenset({334, 421})
+"""Codes that mean more than an answer: a challenge, which may echo a secret, and the end of the session."""
 _USUAL = (250, 354)
 _LONGEST = MAX_LINE + 1  # with its LF
 _LF, _BLANK = 10, b" \t\r"
-_SINGLE = {b"%d " % code: code for code in range(200, 600) if code not in (334, 421)}
+_SINGLE = {b"%d " % code: code for code in range(200, 600) if code not in ODD}
 _known: dict[bytes, Reply] = {}
 _groups: dict[bytes, tuple[Reply, ...]] = {}
-ODD = frozenset({334, 421})
-"""Codes that mean more than an answer: a challenge, which may echo a secret, and the end of the session."""
 
 
 def _remember(data: bytes, replies: tuple[Reply, ...]) -> None:

@@ -48,6 +48,7 @@ from .mailing import Mailing, Messages, Run
 from .message import Envelope
 from .parcels import Parcel
 from .parts import REFUSALS, USUAL, Division, division, over_limit, rest
+from .plain import Plain
 from .plans import Settings
 from .steps import Phase, Step
 from .transactions import deliver
@@ -143,12 +144,13 @@ class Sending(Mailing, ByHand):
         """Send a plain message; None if everybody was accepted, else what there is to judge."""
         if parcel.before is not None:
             await self._before(parcel.before, connection)
-        plain = express.Single(connection, terms)
+        over = connection.loop.create_future()
+        plain = Plain(over, connection.session.secrets, chunked=terms.chunked)
         first = plain.start(*octets)
         error: BaseException | None = None
         try:
             connection.protocol.begin(plain, first, connection.loop.time())
-            if await plain.over:
+            if await over:
                 parcel.attempts += 1
                 parcel.ledger.carrier = connection.serial
                 parcel.ledger.accept(plain.replies[-1])
@@ -163,7 +165,7 @@ class Sending(Mailing, ByHand):
                 parcel.ledger.end_left()
             raise
         finally:
-            del error, plain  # no cycle: an error has this frame in its traceback
+            del error, plain, over  # no cycle: an error has this frame in its traceback
 
     async def _at_length(self, parcel: Parcel, lease: Lease, begun: Begun | None) -> Transaction | None:
         """Send whatever there may be, or go on with what was begun; None if it went in parts.

@@ -292,10 +292,9 @@ FIRST = b"MAIL\r\nRCPT\r\nDATA\r\n"
 CONTENT = BODY + END_OF_CONTENT
 
 
-def under_way(wire: Wire) -> express.Single:
+def under_way(wire: Wire) -> Any:
     """A message whose envelope was written, and whose content waits for the 354."""
-    link = cast(Connection, SimpleNamespace(session=wire.session, loop=wire.clock))
-    plain = express.Single(link, express.Terms(1000, True, True, False))
+    plain = Plain(wire.clock.create_future(), (), chunked=False)
     wire.protocol.begin(plain, plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY), wire.clock.time())
     assert wire.transport.wrote == [FIRST]
     assert not wire.session.reusable
@@ -447,8 +446,7 @@ def test_what_could_not_be_written_counts_as_gone(error: Exception, content: boo
     if plain is not None:
         wire.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
     else:
-        link = cast(Connection, SimpleNamespace(session=wire.session, loop=wire.clock))
-        plain = express.Single(link, express.Terms(1000, True, True, True))
+        plain = Plain(wire.clock.create_future(), (), chunked=True)
         wire.protocol.begin(plain, plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY), wire.clock.time())
     failure = plain.over.exception()
     assert isinstance(

@@ -105,7 +105,7 @@ async def test_a_pool_that_turns_to_lock_step_while_one_is_being_asked_does_not_
         pool._here().write_in_lock_step()
         go_on.set()
         await sending
-        assert [slot.tenant.lock_step for slot in pool._here().slots.all] == [True]
+        assert [slot.tenant._pipelining for slot in pool._here().slots.all] == ["off"]
 
 
 async def test_one_that_does_not_answer_noop_in_time_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,12 +157,7 @@ async def _converse(played: Played, loop: Any) -> None:
         except Exception as error:
             played.opening.append(error)
             played.opened = loop.time()
-    await messages(smtp, scenario, played, loop)
-    first = played.post.connections[0]
-    played.marks = (first.line.read, len(first.line.spoken), len(first.slots))
-    for number in AFTER:
-        await pause()
-        await one(smtp, scenario, number, played, loop)
+    await _messages_and_after(smtp, played, loop)
     with contextlib.suppress(SMTPException):
         await smtp.quit()
     smtp.close()
@@ -174,14 +169,19 @@ async def _converse_in_flow(played: Played, loop: Any) -> None:
     pool = scenario.pool()
     played.numbers = (*BEFORE, *played.numbers)
     await asyncio.gather(*(one(pool, scenario, number, played, loop) for number in BEFORE))
-    await messages(pool, scenario, played, loop)
+    await _messages_and_after(pool, played, loop)
+    await pool.close()
+    await pause()
+
+
+async def _messages_and_after(smtp: AsyncSMTP | SMTPPool, played: Played, loop: Any) -> None:
+    scenario = played.trial.scenario
+    await messages(smtp, scenario, played, loop)
     first = played.post.connections[0]
     played.marks = (first.line.read, len(first.line.spoken), len(first.slots))
     for number in AFTER:
         await pause()
-        await one(pool, scenario, number, played, loop)
-    await pool.close()
-    await pause()
+        await one(smtp, scenario, number, played, loop)
 
 
 async def messages(smtp: AsyncSMTP | SMTPPool, scenario: Scenario, played: Played, loop: Any) -> None:
