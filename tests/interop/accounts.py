@@ -19,10 +19,10 @@ _COPIES = {
 """How often a message may have arrived."""
 
 
-def envelopes(what: str, count: int) -> dict[str, Envelope]:
+def envelopes(what: str, count: int, recipient: str = letters.RECIPIENT) -> dict[str, Envelope]:
     """Key → message, of so many short ones, each of its own content."""
     keys = [letters.key(what) for _ in range(count)]
-    return {name: Envelope(letters.SENDER, letters.RECIPIENT, letters.plain(name)) for name in keys}
+    return {name: Envelope(letters.SENDER, recipient, letters.plain(name)) for name in keys}
 
 
 def copies(server: RealServer, keys: Iterable[str]) -> Counter[str]:

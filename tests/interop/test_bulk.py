@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from aiosmtpclient import LMTP, SMTP, SMTP_SSL, Delivery, Envelope, Outcome, SMTPPool
+from aiosmtpclient import LMTP, SMTP, SMTP_SSL, Delivery, Envelope, Outcome, Retries, SMTPPool
 from aiosmtpclient.testing import CertificateAuthority
 
 from . import accounts, letters
@@ -17,6 +17,7 @@ from .servers import RealServer
 from .servers.real import PASSWORD, USER
 
 MANY = 300
+THROUGH_A_POOL = "300 messages through a pool of 5"
 
 
 async def test_300_messages_through_a_pool_of_five(server: RealServer, found: Found) -> None:
@@ -26,7 +27,30 @@ async def test_300_messages_through_a_pool_of_five(server: RealServer, found: Fo
     account = accounts.account_of(sent, outcomes)
     assert set(account.values()) == {Delivery.ACCEPTED}, next(each.error for each in outcomes if each.error)
     accounts.check(server, account)
-    found("300 messages through a pool of 5", "each once")
+    found(THROUGH_A_POOL, "each once")
+
+
+async def test_mailboxes_that_come_into_being_with_their_first_messages(
+    server: RealServer, found: Found
+) -> None:
+    if not server.makes_mailboxes:
+        return
+    sent: dict[str, Envelope] = {}
+    for number in range(100, 120):
+        sent |= accounts.envelopes("mailbox", 5, f"ok{number}@interop.test")
+    # Each attempt that finds the mailbox half made is refused again.
+    again = Retries(refused=10, delay=0.02)
+    async with SMTPPool(**server.options(), lmtp=server.lmtp, max_connections=5, retries=again) as pool:
+        outcomes = [outcome async for outcome in pool.send_messages(sent.values())]
+    account = accounts.account_of(sent, outcomes)
+    assert set(account.values()) == {Delivery.ACCEPTED}, next(each.error for each in outcomes if each.error)
+    accounts.check(server, account)
+    if any(outcome.attempts > 1 for outcome in outcomes):
+        text = (
+            "makes a mailbox at its first message, and refuses for now (451 4.3.0 Mailbox already exists) "
+            "those that come beside it; with `retries=Retries(refused=…)` a pool delivers them."
+        )
+        found.surprise(THROUGH_A_POOL, text)
 
 
 def test_the_blocking_classes(server: RealServer, found: Found) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterable
 
+from aiosmtpclient import LMTP
+from interop import letters
 from interop.packages import NotToBeHad, Software, unpacked
 from interop.processes import Process, give_away
 from interop.stored import Stored, stored
@@ -61,6 +63,7 @@ class CyrusLMTP(RealServer):
     lmtp = True
     must_log_in = True
     has_users = True
+    makes_mailboxes = True
 
     def find(self) -> Software:
         unpacked("libnss-wrapper")
@@ -90,6 +93,14 @@ class CyrusLMTP(RealServer):
         files = ("-C", "imapd.conf", "-M", "cyrus.conf", "-p", "master.pid")
         argv = [binary, *(part if part[0] == "-" else self.folder / part for part in files), "-D"]
         return Process(argv, self.folder, self.port, environment=self._environment)
+
+    def start(self) -> None:
+        super().start()
+        # Of messages side by side to a mailbox that is not there yet, all but one are refused.
+        with LMTP("localhost", self.port) as smtp:
+            smtp.ehlo_or_helo_if_needed()
+            smtp.login(USER, PASSWORD)
+            smtp.sendmail(letters.SENDER, letters.RECIPIENT, b"Subject: the first one\r\n\r\n")
 
     def kept(self) -> Iterable[Stored]:
         for file in sorted(self.folder.glob("mail/**/[0-9]*.")):

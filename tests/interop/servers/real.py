@@ -29,6 +29,7 @@ class RealServer:
         lmtp: it speaks LMTP.
         must_log_in: it takes no mail before AUTH.
         has_users: it knows USER with PASSWORD.
+        makes_mailboxes: a mailbox comes into being with the first message to it.
         refuses_by_name: it refuses recipients that begin with "reject".
         refuses_senders: it refuses senders that begin with "reject".
         proves: the verdict of the trial of BDAT, before AUTH and after it; None without BDAT or AUTH.
@@ -47,6 +48,7 @@ class RealServer:
     lmtp: ClassVar[bool] = False
     must_log_in: ClassVar[bool] = False
     has_users: bool = False
+    makes_mailboxes: ClassVar[bool] = False
     refuses_by_name: ClassVar[bool] = True
     refuses_senders: ClassVar[bool] = False
     proves: ClassVar[tuple[bool | None, bool | None]] = (None, None)
