@@ -39,10 +39,8 @@ _PHRASE = rf"(?:[^\"(),:;<>\\]|{_QUOTED}|{_COMMENT})*+"
 
 _PLAIN_ATOM = r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~.-]++"
 _PLAIN = re.compile(rf"{_PLAIN_ATOM}@{_PLAIN_ATOM}")
-_ALL_PLAIN = re.compile(rf"{_PLAIN_ATOM}@{_PLAIN_ATOM}(?:\n{_PLAIN_ATOM}@{_PLAIN_ATOM})*+")
+_all_plain = re.compile(rf"{_PLAIN_ATOM}@{_PLAIN_ATOM}(?:\n{_PLAIN_ATOM}@{_PLAIN_ATOM})*+").fullmatch
 _MAILBOX = rf" *+{_SPEC}{_TAIL}|{_PHRASE}<{_SPEC}>{_TAIL}"
-
-_STRINGS = {str}
 
 # C0, DEL and C1; the line and paragraph separators; what surrogateescape makes of octets.
 # None of them is printable, so what is printable need not be searched.
@@ -93,15 +91,16 @@ def recipient(address: str) -> Address:
     return parsed
 
 
-def plain_paths(texts: Sequence[str]) -> list[bytes] | None:
-    """The paths of addresses of which none is special in any way, as nearly all are; else None."""
-    if set(map(type, texts)) != _STRINGS:
-        return None
+def plain_text(texts: Sequence[str]) -> str | None:
+    """Addresses with LF between them, if none is special in any way, as nearly none is; else None."""
+    for text in texts:
+        if type(text) is not str:
+            return None
     # Many are read in one go as fast as a few one by one.
     joined = "\n".join(texts)
-    if _ALL_PLAIN.fullmatch(joined) is None or joined.count("\n") != len(texts) - 1:
+    if _all_plain(joined) is None or joined.count("\n") != len(texts) - 1:
         return None
-    return joined.encode().split(b"\n")
+    return joined
 
 
 class Recipients:
@@ -139,8 +138,8 @@ class Recipients:
         """
         if len(texts) == 1 and type(texts[0]) is str and _PLAIN.fullmatch(texts[0]):
             return cls(texts, [texts[0].encode()])
-        if (paths := plain_paths(texts)) is not None:
-            return cls(texts, paths)
+        if (joined := plain_text(texts)) is not None:
+            return cls(texts, joined.encode().split(b"\n"))
         addresses = [recipient(text) for text in texts]
         international = next((address.text for address in addresses if address.needs_smtputf8), "")
         special = any(type(text) is not str for text in texts)

@@ -40,6 +40,7 @@ MAX_COMMAND = 512
 # plain is visible and none of < > " \; a backslash takes its character with it, and a quote
 # behind one is refused outside quotes: readers disagree whether it opens a string.
 _PLAIN = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'<>"\\')
+_PLAIN_LINES = _PLAIN + b"\n"
 _PATH = rb'(?>[!#-;=?-\[\]-~]++|\\[!#-;=?-~]|"(?>[ !#-\[\]-~]++|\\[ -~])*+")*+'
 
 # RFC 5321 section 4.1.2: esmtp-keyword ["=" esmtp-value]; RFC 6531 section 3.3 widens the value.
@@ -128,24 +129,31 @@ def rcpts(paths: Sequence[bytes], options: Iterable[str] = (), *, utf8: bool = F
     return b"".join([rcpt(path, options, utf8=utf8) for path in paths])
 
 
-def envelope(paths: Sequence[bytes], size: int | None, *, eightbit: bool) -> bytes | None:
+def envelope(paths: str, size: int | None, *, eightbit: bool) -> bytes | None:
     """MAIL and every RCPT in one go, where that is simple: what `mail` and `rcpts` would say of it.
 
     Args:
-        paths: the sender's, which may be empty (the null reverse-path), then the recipients'.
+        paths: the sender's, which may be empty (the null reverse-path), and the recipients', with LF
+            between them.
         size: octets to be declared, if any (RFC 1870).
         eightbit: declare 8BITMIME (RFC 6152).
 
     Returns:
         The octets; None if a path is not plain, so that it has to be looked at more closely.
     """
-    sender, *recipients = paths
-    if not all(recipients) or b"".join(paths).translate(None, _PLAIN):
+    if not paths.isascii() or paths.encode().translate(None, _PLAIN_LINES):
         return None
-    end = b">" if size is None else b"> SIZE=%d" % size
+    sender, _, recipients = paths.partition("\n")
+    if "\n" in recipients:
+        if "" in recipients.split("\n"):
+            return None
+        recipients = recipients.replace("\n", ">\r\nRCPT TO:<")
+    elif not recipients:
+        return None
+    end = ">" if size is None else f"> SIZE={size}"
     if eightbit:
-        end += b" BODY=8BITMIME"
-    return b"MAIL FROM:<%b%b\r\nRCPT TO:<%b>\r\n" % (sender, end, b">\r\nRCPT TO:<".join(recipients))
+        end += " BODY=8BITMIME"
+    return f"MAIL FROM:<{sender}{end}\r\nRCPT TO:<{recipients}>\r\n".encode()
 
 
 def _check_odd(path: bytes, utf8: bool) -> None:

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 from .errors import Delivery, RecipientOutcome, SMTPException
 from .replies import Reply
@@ -213,15 +213,6 @@ class SendResult(dict[str, Reply]):
         self.reply = ledger.final
         self.envelope = envelope
 
-    @classmethod
-    def to_all(cls, envelope: Envelope, reply: Reply) -> Self:
-        """The result of a message that everybody gets."""
-        self = cls.__new__(cls)
-        self._ledger = None
-        self.reply = reply
-        self.envelope = envelope
-        return self
-
     @property
     def accepted(self) -> tuple[str, ...]:
         """The addresses that the server took responsibility for, by position."""
@@ -240,6 +231,18 @@ class SendResult(dict[str, Reply]):
         return (
             f"<SendResult accepted={list(self.accepted)} refused={dict(self)} reply={self.reply.display!r}>"
         )
+
+
+_new_result: Callable[[type[SendResult]], SendResult] = SendResult.__new__
+
+
+def given_to_all(envelope: Envelope, reply: Reply) -> SendResult:
+    """The result of a message that everybody gets."""
+    result = _new_result(SendResult)
+    result._ledger = None
+    result.reply = reply
+    result.envelope = envelope
+    return result
 
 
 @dataclass(slots=True, unsafe_hash=True)

@@ -16,22 +16,23 @@ Rules of this room:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass
 
 from . import commands, transactions
-from .addresses import plain_paths
+from .addresses import plain_text
 from .connection import Connection
 from .content import InMemory, in_lines
 from .message import Prepared
 from .parcels import Parcel
-from .plain import Plain
+from .plain import Octets, Plain
 from .turn import Lease
 
 MOST = 100
 """Recipients of a plain message."""
 
 
-class Terms(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Terms:
     """What plain messages are to be like on a connection, as long as nothing but those is sent there.
 
     Attributes:
@@ -45,10 +46,6 @@ class Terms(NamedTuple):
     size: bool
     eightbit: bool
     chunked: bool
-
-
-Octets: TypeAlias = tuple[bytes, int, bytes]
-"""MAIL and every RCPT of a plain message; how many of those there are; its content, in lines with CRLF."""
 
 
 def terms_of(connection: Connection, *, chunked: bool) -> Terms | None:
@@ -76,16 +73,16 @@ def octets_of(sender: str, recipients: Sequence[str], content: bytes, terms: Ter
     Raises:
         ValueError: the content cannot be sent as it is.
     """
-    most, declares_size, eightbit, _ = terms
-    paths = plain_paths((sender, *recipients)) if len(content) <= most else None
-    if paths is None or not 1 < len(paths) <= MOST + 1:
+    paths = plain_text((sender, *recipients)) if len(content) <= terms.most else None
+    count = len(recipients)
+    if paths is None or not 0 < count <= MOST:
         return None
     content = in_lines(content)
     size, ascii_only = len(content), content.isascii()
-    if size > most or not (ascii_only or eightbit):
+    if size > terms.most or not (ascii_only or terms.eightbit):
         return None
-    head = commands.envelope(paths, size if declares_size else None, eightbit=not ascii_only)
-    return (head, len(paths) - 1, content) if head is not None else None
+    head = commands.envelope(paths, size if terms.size else None, eightbit=not ascii_only)
+    return (head, count, content) if head is not None else None
 
 
 def octets_of_prepared(prepared: Prepared, terms: Terms) -> Octets | None:

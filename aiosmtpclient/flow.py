@@ -11,7 +11,7 @@ Rules of this room:
 
 * A flow that has nothing to send ends, and holds no connection.
 * A connection is kept only where giving it back and taking it again would change nothing. Where its end
-  may have been read together with the reply (inside TLS, and by uvloop), that is looked at first.
+  may have been read together with the reply (inside TLS), that is looked at first.
 * At every moment it is known whether a message was begun, and whether its outcome was laid down: so
   whatever fails in between, it has one outcome, and is sent once.
 * The caller's own iterable is asked in the context of the run's task, though not from within it.
@@ -29,17 +29,18 @@ from typing import ParamSpec, Protocol
 from . import express
 from .bulk import Desk
 from .connection import Connection
-from .delivery import Journal, Outcome, SendResult, Tally
+from .delivery import Journal, Outcome, SendResult, Tally, given_to_all
 from .errors import Delivery
-from .express import Begun, Octets, Terms
+from .express import Begun, Terms
 from .lending import Lender, client_of
 from .message import Envelope
 from .parcels import Parcel, account
-from .plain import Plain
+from .plain import Octets, Plain
 from .slots import Slot
 from .turn import Lease
 
 P = ParamSpec("P")
+_ACCEPTED = Delivery.ACCEPTED
 
 
 class Send(Protocol):
@@ -166,9 +167,9 @@ class Flow(Plain):
     """
 
     __slots__ = (
-        "_at_once", "_connection", "_context", "_desk", "_envelope", "_journal", "_keep", "_lease",
-        "_lender", "_now", "_slot", "_tally", "_terms", "_unused", "begun", "done_with", "index", "message",
-        "parcel", "unwritten",
+        "_at_once", "_connection", "_context", "_desk", "_envelope", "_journal", "_lease", "_lender", "_loop",
+        "_session", "_slot", "_slots", "_tally", "_terms", "_unused", "begun", "done_with", "index",
+        "message", "parcel", "unwritten",
     )  # fmt: skip
 
     over: asyncio.Future[bool]
@@ -187,16 +188,15 @@ class Flow(Plain):
         journal: Journal | None,
         desk: Desk[Message | Envelope],
     ) -> None:
-        session = connection.session
-        super().__init__(lender.loop.create_future(), session.secrets, chunked=terms.chunked)
-        self._at_once = connection.protocol.ends_apart and not session.encrypted
+        self._session = session = connection.session
+        self._loop, self._slots = lender.loop, lender.slots
+        super().__init__(self._loop.create_future(), session.secrets, chunked=terms.chunked)
+        self._at_once = not session.encrypted
         self._slot = slot
         self._connection = connection
         self._terms = terms
         self._lease = lease
         self._lender = lender
-        self._keep = lender.slots.keep
-        self._now = lender.loop.time
         self._tally = tally
         self._journal = journal
         self._desk = desk
@@ -212,7 +212,7 @@ class Flow(Plain):
         Raises:
             TypeError, ValueError, SMTPNotSupportedError: it cannot be sent as it is.
         """
-        return self._connection.free and not self._lender.lock_step and self._begin(self._now())
+        return self._connection.free and not self._lender.lock_step and self._begin(self._loop.time())
 
     def _begin(self, now: float) -> bool:
         message, connection, terms = self.message, self._connection, self._terms
@@ -226,7 +226,7 @@ class Flow(Plain):
             if prepared is None or (octets := express.octets_of_prepared(prepared, terms)) is None:
                 return False
             self._envelope = parcel.envelope
-        first = self.start(*octets)
+        first = self.start(octets)
         if self._journal is not None and not self._written(self._journal.begin, self.index, message):
             return False
         self.begun = True
@@ -238,7 +238,7 @@ class Flow(Plain):
         if self._at_once:
             self._context.run(self._go_on)
         else:
-            self._lender.loop.call_soon(self._go_on_later, context=self._context)
+            self._loop.call_soon(self._go_on_later, context=self._context)
 
     def _go_on_later(self) -> None:
         if not self.over.done():  # else it was cancelled; who judges it sees that it was accepted
@@ -249,9 +249,9 @@ class Flow(Plain):
         over, laid = self.over, False
         failure: BaseException | None = None
         try:
-            result = SendResult.to_all(self._envelope, self.replies[-1])
+            result = given_to_all(self._envelope, self.replies[-1])
             serial = self._connection.serial
-            outcome = Outcome(self.index, self.message, Delivery.ACCEPTED, result, None, 1, serial)
+            outcome = Outcome(self.index, self.message, _ACCEPTED, result, None, 1, serial)
             if self._journal is None or self._written(self._journal.end, outcome):
                 self._desk.lay(outcome)
             self.done_with = laid = True
@@ -260,12 +260,12 @@ class Flow(Plain):
             if self.unwritten is None and (taken := self._desk.take()) is not None:
                 self.index, self.message = taken
                 self.done_with = False
-                now = self._now()
+                now = self._loop.time()
                 self._unused = (
                     not over.done()
                     and not self._lender.lock_step
-                    and self._connection.session.still_free
-                    and self._keep(self._slot, now)
+                    and self._session.still_free()
+                    and self._slots.keep(self._slot, now)
                 )
                 if self._unused and self._begin(now):
                     return

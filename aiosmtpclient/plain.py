@@ -14,7 +14,7 @@ Rules of this room:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from . import commands
 from .content import InMemory, stuffed
@@ -22,6 +22,8 @@ from .replies import Reply, at_once
 from .steps import END, Phase, Step
 
 _NOT_YET = InMemory(b"")
+Octets: TypeAlias = tuple[bytes, int, bytes]
+"""MAIL and every RCPT of a plain message; how many of those there are; its content, in lines with CRLF."""
 
 
 class Over(Protocol):
@@ -56,7 +58,6 @@ class Plain:
         chunked: by BDAT (RFC 3030), so in one write; else DATA, and the content behind its 354.
 
     Attributes:
-        done: tells whether nobody wants to know any more; asked at each reply, so it is the future's own.
         missing: how many replies are owed before there is anything to do.
         ended: the end of the content has left, or is about to: whoever writes it says so before.
         behind: what is to be written behind the 354, until it is.
@@ -65,56 +66,48 @@ class Plain:
     """
 
     __slots__ = (
-        "_answers", "_content", "_head", "_opening", "_recipients", "_secrets", "behind", "chunked", "done",
-        "ended", "missing", "over", "replies", "steps",
+        "_answers", "_octets", "_opening", "_secrets", "behind", "chunked", "ended", "missing", "over",
+        "replies", "steps",
     )  # fmt: skip
 
     replies: tuple[Reply, ...]
 
     def __init__(self, over: Over, secrets: Sequence[bytes], *, chunked: bool) -> None:
         self.over = over
-        self.done = over.done
         self._secrets = secrets
         self.chunked = chunked
         self.steps: list[Step] = []
-        self._answers: list[Reply] = []
-        self._opening: list[Reply] = []
+        self.behind: bytes | None = None
+        self._answers: tuple[Reply, ...] = ()
+        self._opening: tuple[Reply, ...] = ()
 
-    def start(self, head: bytes, recipients: int, content: bytes) -> bytes:
-        """Begin with a message; returns what is to be written now.
-
-        Args:
-            head: MAIL and every RCPT.
-            recipients: how many there are.
-            content: lines that end in CRLF.
-        """
-        self._head, self._recipients, self._content = head, recipients, content
-        self.missing, self.ended = recipients + 2, False
-        if self._answers:
-            self._answers = []
+    def start(self, octets: Octets) -> bytes:
+        """Begin with a message; returns what is to be written now."""
+        self._octets = head, recipients, content = octets
+        self.missing, self.ended, self._answers = recipients + 2, False, ()
         if self.chunked:
-            self.behind = None
             return head + b"BDAT %d LAST\r\n" % len(content) + content
         self.behind = stuffed(content) + commands.END_OF_CONTENT
         return head + commands.DATA
 
     def takes(self, data: bytes) -> bool:
         """Read what the server says; False if that is anything but yes, and was not taken."""
-        replies = at_once(data)
-        if replies is None:
+        answers = at_once(data)
+        if answers is None:
             return False
+        replies, others_positive, code = answers
         left = self.missing - len(replies)
-        if left < 0 or (self._secrets and self._repeats_secret(data)):
+        if left < 0 or not others_positive or (self._secrets and self._repeats_secret(data)):
             return False
         if left or self.behind is None:
-            if max(replies)[0] >= 300:
+            if code >= 300:
                 return False
             if left:
                 self._answers += replies
-        elif replies[-1][0] // 100 != 3 or (len(replies) > 1 and max(replies[:-1])[0] >= 300):
-            return False
+        elif 300 <= code < 400:
+            self._opening = self._answers + replies
         else:
-            self._opening = [*self._answers, *replies]
+            return False
         self.missing, self.replies = left, replies
         return True
 
@@ -126,8 +119,7 @@ class Plain:
         octets, self.behind = self.behind, None
         if octets is None:
             raise AssertionError(self.steps)
-        self._answers = []
-        self.missing, self.ended = 1, True
+        self.missing, self.ended, self._answers = 1, True, ()
         return octets
 
     @property
@@ -143,21 +135,25 @@ class Plain:
 
     def unfold(self) -> Step:
         """Make the steps of what was performed; returns the last, which is owed the rest of its replies."""
+        head, recipients, content = self._octets
         if self.chunked:
-            self.steps = [OneWrite(self._head, self._recipients, len(self._content))]
+            self.steps = [OneWrite(head, recipients, len(content))]
         elif not self.ended:
-            self.steps = [Begin(self._head, self._recipients)]
+            self.steps = [Begin(head, recipients)]
         else:
-            first = Begin(self._head, self._recipients)
-            first.received = self._opening
-            self.steps = [first, End()]
+            self.steps = [Begin(head, recipients), End()]
+            self.steps[0].received = [*self._opening]
         last = self.steps[-1]
-        last.received, last.ended = self._answers, self.ended
+        last.received, last.ended = [*self._answers], self.ended
         if not self.missing:
             last.received += self.replies  # all is in, and only has to be judged
         return last
 
     # -- what a protocol calls ---------------------------------------------------------------
+
+    def done(self) -> bool:
+        """Nobody wants to know any more."""
+        return self.over.done()
 
     def accepted(self) -> None:
         """Everybody was accepted, and nothing is owed any more."""

@@ -68,10 +68,7 @@ class SMTPProtocol(asyncio.Protocol):
     Attributes:
         closed: completed (with None) when the transport is gone.
         gathering: hold what is written until the next turn of the loop.
-        ends_apart: the loop reads an end in a later turn than what came before it.
     """
-
-    ends_apart = False
 
     def __init__(
         self, session: Session, loop: asyncio.AbstractEventLoop, timeouts: Timeouts | None = None
@@ -104,7 +101,7 @@ class SMTPProtocol(asyncio.Protocol):
     def timeouts(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
         waits = (timeouts.reply, timeouts.write, timeouts.final)
-        self._shortest = min((wait for wait in waits if wait is not None), default=0.0)
+        self._shortest = float(min((wait for wait in waits if wait is not None), default=0.0))
 
     # -- what the transport calls ------------------------------------------------------
 
@@ -118,7 +115,7 @@ class SMTPProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand the octets to the session, and the replies to whoever waits for them."""
         plain = self._plain
-        if plain is None or plain.done() or not plain.takes(data):
+        if plain is None or plain.over.done() or not plain.takes(data):
             self.unfold()
             self._receive(data)
         elif plain.missing:
@@ -240,10 +237,12 @@ class SMTPProtocol(asyncio.Protocol):
 
     def _write_plain(self, octets: bytes, now: float) -> None:
         try:
-            self._hand_over(octets)
+            self.transport.write(octets)  # type: ignore[union-attr]  # there is one: it was greeted
             self._since = now
             if self._paused or self._fires > now + self._shortest:
                 self._restart()
+        except (OSError, RuntimeError) as error:
+            self._not_written(error)
         except Exception as error:
             self._fail(self._plain, error)
 
@@ -325,10 +324,13 @@ class SMTPProtocol(asyncio.Protocol):
         try:
             self.transport.write(octets)
         except (OSError, RuntimeError) as error:  # uvloop's, where its handle is gone
-            failure = SMTPServerDisconnected(f"cannot write to {self.session.peer}: {error}")
-            failure.__cause__ = error
-            self.abort(failure)
+            self._not_written(error)
             raise self.session.why() from error
+
+    def _not_written(self, error: Exception) -> None:
+        failure = SMTPServerDisconnected(f"cannot write to {self.session.peer}: {error}")
+        failure.__cause__ = error
+        self.abort(failure)
 
     def check(self) -> None:
         """Raise if nothing that is written now can arrive: after a reset asyncio's `write` does nothing."""

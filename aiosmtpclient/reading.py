@@ -28,9 +28,7 @@ def protocol_for(
 
 
 class SMTPBufferedProtocol(SMTPProtocol, asyncio.BufferedProtocol):
-    """The same as `SMTPProtocol`, with a buffer. Its loops read once a turn; uvloop goes on, to the end."""
-
-    ends_apart = True
+    """The same as `SMTPProtocol`, with a buffer."""
 
     def __init__(
         self, session: Session, loop: asyncio.AbstractEventLoop, timeouts: Timeouts | None = None

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
 MAX_LINE = 8 * 1024
 """Octets a reply line may have (RFC 5321 section 4.5.3.1.5 says 512; servers exceed it)."""
@@ -119,52 +119,57 @@ _KNOWN, _SHORT = 256, 80
 ODD = frozenset({334, 421})
 """Codes that mean more than an answer: a challenge, which may echo a secret, and the end of the session."""
 _USUAL = (250, 354)
-_LONGEST = MAX_LINE + 1  # with its LF
-_LF, _BLANK = 10, b" \t\r"
-_SINGLE = {b"%d " % code: code for code in range(200, 600) if code not in ODD}
+_BLANK = b" \t\r"
+_SINGLE = {b"%d" % code: code for code in range(200, 600) if code not in ODD}
+Answers: TypeAlias = tuple[tuple[Reply, ...], bool, int]
+"""Replies, at least one; whether all of them but the last are positive; the code of that."""
 _known: dict[bytes, Reply] = {}
-_groups: dict[bytes, tuple[Reply, ...]] = {}
+_answers: dict[bytes, Answers] = {}
+_groups: dict[bytes, tuple[tuple[Reply, ...], bool]] = {}
+_NONE: tuple[tuple[Reply, ...], bool] = ((), True)
+_T = TypeVar("_T")
 
 
-def _remember(data: bytes, replies: tuple[Reply, ...]) -> None:
+def _remember(data: bytes, known: dict[bytes, _T], what: _T) -> _T:
     if len(data) <= _SHORT * 4:
-        if len(_groups) >= _KNOWN:
-            _groups.clear()
-        _groups[data] = replies
+        if len(known) >= _KNOWN:
+            known.clear()
+        known[data] = what
+    return what
 
 
-def at_once(data: bytes) -> tuple[Reply, ...] | None:
+def at_once(data: bytes) -> Answers | None:
     """The replies in what was read, if they are whole, of one line each, and no more than answers.
 
     That is what mostly comes, and `ReplyParser` says the same of it. Of anything else nothing is said.
     """
-    known = _groups.get(data)
+    known = _answers.get(data)
     if known is not None:
         return known
+    whole, _, rest = data.rpartition(b"\n")
+    if rest or len(whole) > MAX_LINE:
+        return None
     # What answers an envelope is the same each time, and is remembered; what answers content is not.
-    start = data.rfind(b"\n", 0, -1) + 1
-    before = _groups.get(data[:start]) if start else ()
-    if before is None and (before := _group(data[:start])) is None:
+    before, several, line = whole.rpartition(b"\n")
+    group = _groups.get(before) or _group(before) if several else _NONE
+    digits, _, text = line.partition(b" ")
+    code = _SINGLE.get(digits)
+    if code is None or group is None:
         return None
-    line = data[start:]
-    code = _SINGLE.get(line[:4])
-    if code is None or line[-1] != _LF or len(line) > _LONGEST:
-        return None
-    last = _new_reply(Reply, (code, line[4:-1].strip(_BLANK)))
-    if code >= 300:
-        _remember(data, (*before, last))
-    return (*before, last)
+    replies, positive = group
+    reply = _new_reply(Reply, (code, text.strip(_BLANK)))
+    answers = ((*replies, reply) if replies else (reply,)), positive, code
+    return _remember(data, _answers, answers) if code >= 300 else answers
 
 
-def _group(data: bytes) -> tuple[Reply, ...] | None:
-    """Replies of one line each that answer commands."""
-    lines = data[:-1].split(b"\n")
-    group = [_known.get(line) or _learnt(line) for line in lines if len(line) <= MAX_LINE]
+def _group(octets: bytes) -> tuple[tuple[Reply, ...], bool] | None:
+    """Replies of one line each that answer commands, with LF between them; whether all are positive."""
+    lines = octets.split(b"\n")
+    group = [_known.get(line) or _learnt(line) for line in lines]
     replies = tuple([reply for reply in group if reply is not None and reply[0] not in ODD])
     if len(replies) != len(lines):
         return None
-    _remember(data, replies)
-    return replies
+    return _remember(octets, _groups, (replies, max(replies)[0] < 300))
 
 
 def _learnt(line: bytes) -> Reply | None:

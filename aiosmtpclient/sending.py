@@ -43,12 +43,12 @@ from .errors import (
     SMTPRecipientsRefused,
     SMTPServerDisconnected,
 )
-from .express import Begun, Octets, Terms
+from .express import Begun, Terms
 from .mailing import Mailing, Messages, Run
 from .message import Envelope
 from .parcels import Parcel
 from .parts import REFUSALS, USUAL, Division, division, over_limit, rest
-from .plain import Plain
+from .plain import Octets, Plain
 from .plans import Settings
 from .steps import Phase, Step
 from .transactions import deliver
@@ -146,7 +146,7 @@ class Sending(Mailing, ByHand):
             await self._before(parcel.before, connection)
         over = connection.loop.create_future()
         plain = Plain(over, connection.session.secrets, chunked=terms.chunked)
-        first = plain.start(*octets)
+        first = plain.start(octets)
         error: BaseException | None = None
         try:
             connection.protocol.begin(plain, first, connection.loop.time())

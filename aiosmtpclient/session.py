@@ -197,7 +197,6 @@ class Session:
             and not logger.isEnabledFor(_DEBUG)
         )
 
-    @property
     def still_free(self) -> bool:
         """As `free`, where it was that, and since then a plain message was accepted."""
         return self.phase is _READY and not logger.isEnabledFor(_DEBUG)

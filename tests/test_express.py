@@ -110,7 +110,7 @@ def test_both_ways_write_the_same_and_are_owed_the_same(
         return
     chunked = terms.chunked
     plain = Plain(cast(Any, Future()), (), chunked=chunked)
-    written = [plain.start(*octets)]
+    written = [plain.start(octets)]
     plain.ended = plain.chunked
     yes = b"250 ok\r\n" * (len(recipients) + 1)
     if not chunked:
@@ -265,7 +265,7 @@ def test_a_refused_chunk_sends_the_next_message_the_long_way() -> None:
     session = connection(offering("PIPELINING", "CHUNKING")).session
     assert session.free
     plain = Plain(cast(Any, Future()), (), chunked=True)
-    plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY)
+    plain.start((b"MAIL\r\nRCPT\r\n", 1, BODY))
     plain.ended = plain.chunked
     session.unfold(plain.unfold(), None)
     session.receive_data(b"250 ok\r\n250 ok\r\n550 no\r\n")
@@ -276,7 +276,7 @@ def test_a_refused_chunk_sends_the_next_message_the_long_way() -> None:
 def test_a_chunk_that_was_accepted_by_and_by_leaves_the_connection_free() -> None:
     session = connection(offering("PIPELINING", "CHUNKING")).session
     plain = Plain(cast(Any, Future()), (), chunked=True)
-    plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY)
+    plain.start((b"MAIL\r\nRCPT\r\n", 1, BODY))
     plain.ended = plain.chunked
     session.unfold(plain.unfold(), None)
     session.receive_data(b"250 ok\r\n250 ok\r\n250-more\r\n")
@@ -295,7 +295,7 @@ CONTENT = BODY + END_OF_CONTENT
 def under_way(wire: Wire) -> Any:
     """A message whose envelope was written, and whose content waits for the 354."""
     plain = Plain(wire.clock.create_future(), (), chunked=False)
-    wire.protocol.begin(plain, plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY), wire.clock.time())
+    wire.protocol.begin(plain, plain.start((b"MAIL\r\nRCPT\r\n", 1, BODY)), wire.clock.time())
     assert wire.transport.wrote == [FIRST]
     assert not wire.session.reusable
     return plain
@@ -447,7 +447,7 @@ def test_what_could_not_be_written_counts_as_gone(error: Exception, content: boo
         wire.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
     else:
         plain = Plain(wire.clock.create_future(), (), chunked=True)
-        wire.protocol.begin(plain, plain.start(b"MAIL\r\nRCPT\r\n", 1, BODY), wire.clock.time())
+        wire.protocol.begin(plain, plain.start((b"MAIL\r\nRCPT\r\n", 1, BODY)), wire.clock.time())
     failure = plain.over.exception()
     assert isinstance(
         failure, type(error) if isinstance(error, ZeroDivisionError) else SMTPServerDisconnected

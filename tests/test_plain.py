@@ -22,7 +22,7 @@ QUEUED = b"250 queued\r\n"
 
 def plain(*, chunked: bool = False, secrets: tuple[bytes, ...] = ()) -> tuple[Plain, bytes]:
     message = Plain(cast(Any, Future()), secrets, chunked=chunked)
-    first = message.start(HEAD, 1, BODY)
+    first = message.start((HEAD, 1, BODY))
     assert not message.ended
     message.ended = message.chunked
     return message, first
@@ -180,7 +180,7 @@ def test_the_next_message_begins_with_nothing_of_the_one_before(chunked: bool) -
     if not chunked:
         message.go_on()
     message.takes(QUEUED)
-    assert message.start(HEAD, 1, BODY) == first
+    assert message.start((HEAD, 1, BODY)) == first
     assert (message.missing, message.ended, message.last_reply) == (3, False, None)
     message.ended = message.chunked
     assert message.ended is chunked
