@@ -29,7 +29,7 @@ from typing import ParamSpec, Protocol
 from . import express
 from .bulk import Desk
 from .connection import Connection
-from .delivery import Journal, Outcome, SendResult, Tally, given_to_all
+from .delivery import Journal, Outcome, SendResult, Tally, accepted_by_all
 from .errors import Delivery
 from .express import Begun, Terms
 from .lending import Lender, client_of
@@ -40,7 +40,6 @@ from .slots import Slot
 from .turn import Lease
 
 P = ParamSpec("P")
-_ACCEPTED = Delivery.ACCEPTED
 
 
 class Send(Protocol):
@@ -249,9 +248,8 @@ class Flow(Plain):
         over, laid = self.over, False
         failure: BaseException | None = None
         try:
-            result = given_to_all(self._envelope, self.replies[-1])
-            serial = self._connection.serial
-            outcome = Outcome(self.index, self.message, _ACCEPTED, result, None, 1, serial)
+            reply, serial = self.replies[-1], self._connection.serial
+            outcome = accepted_by_all(self.index, self.message, self._envelope, reply, serial)
             if self._journal is None or self._written(self._journal.end, outcome):
                 self._desk.lay(outcome)
             self.done_with = laid = True

@@ -42,7 +42,7 @@ class SMTPBufferedProtocol(SMTPProtocol, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """The loop has read so much."""
-        self.data_received(bytes(self._buffer[:nbytes]))
+        self.data_received(self._buffer[:nbytes].tobytes())
 
 
 def _buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:

@@ -39,7 +39,7 @@ from .steps import Phase, Step
 logger = logging.getLogger(__name__)
 
 _DEBUG = logging.DEBUG
-_READY = Phase.READY
+_READY, _CONTENT = Phase.READY, Phase.CONTENT
 Trace = Callable[[str, bytes], None]
 """Called with ("send" | "content" | "reply", octets) for everything on the wire, secrets masked."""
 
@@ -203,7 +203,7 @@ class Session:
 
     def begin(self) -> None:
         """A plain message is begun: until it is accepted, or its steps are announced, nothing else is."""
-        self.phase = Phase.CONTENT
+        self.phase = _CONTENT
 
     def accepted(self, final: Reply) -> None:
         """A plain message was accepted, and so it is as if nothing had been."""
