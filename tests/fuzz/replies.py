@@ -172,7 +172,10 @@ def _read_at_once(octets: bytes) -> None:
         at_once, parser = replies.at_once(octets), replies.ReplyParser()
         slowly = parser.feed(octets)
         if at_once is not None:
-            assert (list(at_once), None, False) == (slowly, parser.error, parser.pending), octets
+            answers, others_positive, last = at_once
+            assert (list(answers), None, False) == (slowly, parser.error, parser.pending), octets
+            *others, code = (reply.code for reply in slowly)
+            assert (others_positive, last) == (all(other < 300 for other in others), code), octets
 
 
 def _end(kinds: Sequence[int], pieces: Iterable[bytes], secret: bytes, *, raw: bool, traced: bool) -> object:
