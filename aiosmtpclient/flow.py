@@ -190,7 +190,7 @@ class Flow(Plain):
         self._session = session = connection.session
         self._loop, self._slots = lender.loop, lender.slots
         super().__init__(self._loop.create_future(), session.secrets, chunked=terms.chunked)
-        self._at_once = not session.encrypted
+        self._at_once = not session.encrypted  # else an end may have come with the reply
         self._slot = slot
         self._connection = connection
         self._terms = terms

@@ -12,10 +12,9 @@ Rules of this room:
   complete completes the oldest future.
 * The greeting's future exists before the transport does: on uvloop the greeting can arrive
   before `create_connection` returns.
-* One timer a connection, none a reply. What is waited for is always the next reply to the
-  oldest step; each reply starts its time anew, and so does every octet that the kernel takes.
-  Inside TLS that shows only now and then, so little is buffered there. The timer looks at all
-  that when it fires.
+* One timer a connection, none a reply. What is waited for is always the next reply to the oldest step;
+  each reply starts its time anew, and so does every octet that the kernel takes. Inside TLS that shows
+  only now and then, so little is buffered there. The timer looks at all that when it fires.
 * With `gathering`, what several tasks write in one turn of the loop leaves in one `send`. Until
   then none of it counts as written.
 * While more replies are owed, those that come are acknowledged at once. A server that does not turn off
@@ -379,8 +378,7 @@ class SMTPProtocol(asyncio.Protocol):
         self.unfold()
         self.session.fail(error or self.session.closed_here())
         self._gathered.clear()
-        self._ending = ()
-        self._unsent = None
+        self._ending, self._unsent = (), None
         self._end()
         if self.transport is not None:
             with contextlib.suppress(RuntimeError):  # its loop or its handle is gone, and so is it
