@@ -31,7 +31,9 @@ from aiosmtpclient import (
     Delivery,
     Envelope,
     Outcome,
+    Retries,
     SMTPDataError,
+    SMTPPool,
     SMTPProtocolError,
     SMTPRecipientsRefused,
     SMTPSenderRefused,
@@ -82,6 +84,18 @@ async def test_cyrus_a_last_line_of_another_kind_does_no_harm() -> None:
 
 
 # Refusals
+
+
+@each_loop
+async def test_cyrus_a_mailbox_that_is_being_made_refuses_for_now_and_a_pool_tries_again() -> None:
+    said = b"250-cyrus.test\r\n250 PIPELINING\r\n"
+    group = [*GROUP, OK * 2 + GO, expect_content()]
+    refusal = b"451 4.3.0 Mailbox already exists\r\n"
+    async with ScriptedServer([greeting(), "LHLO ", said, *group, refusal, *group, OK, *bye()]) as server:
+        again = Retries(refused=1, delay=0.01)
+        async with SMTPPool(server.host, server.port, lmtp=True, tls="none", retries=again) as pool:
+            outcomes = [outcome async for outcome in pool.send_messages(envelopes(TO))]
+    assert [(one.delivery, one.attempts) for one in outcomes] == [(Delivery.ACCEPTED, 2)]
 
 
 @each_loop
