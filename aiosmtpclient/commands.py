@@ -129,12 +129,13 @@ def rcpts(paths: Sequence[bytes], options: Iterable[str] = (), *, utf8: bool = F
     return b"".join([rcpt(path, options, utf8=utf8) for path in paths])
 
 
-def envelope(paths: str, size: int | None, *, eightbit: bool) -> bytes | None:
+def envelope(paths: str, recipients: int, size: int | None, *, eightbit: bool) -> bytes | None:
     """MAIL and every RCPT in one go, where that is simple: what `mail` and `rcpts` would say of it.
 
     Args:
         paths: the sender's, which may be empty (the null reverse-path), and the recipients', with LF
             between them.
+        recipients: how many of those there are.
         size: octets to be declared, if any (RFC 1870).
         eightbit: declare 8BITMIME (RFC 6152).
 
@@ -143,17 +144,18 @@ def envelope(paths: str, size: int | None, *, eightbit: bool) -> bytes | None:
     """
     if not paths.isascii() or paths.encode().translate(None, _PLAIN_LINES):
         return None
-    sender, _, recipients = paths.partition("\n")
-    if "\n" in recipients:
-        if "" in recipients.split("\n"):
+    sender, _, to = paths.partition("\n")
+    if recipients != 1:
+        each = to.split("\n")
+        if len(each) != recipients or "" in each:
             return None
-        recipients = recipients.replace("\n", ">\r\nRCPT TO:<")
-    elif not recipients:
+        to = ">\r\nRCPT TO:<".join(each)
+    elif not to or "\n" in to:
         return None
     end = ">" if size is None else f"> SIZE={size}"
     if eightbit:
         end += " BODY=8BITMIME"
-    return f"MAIL FROM:<{sender}{end}\r\nRCPT TO:<{recipients}>\r\n".encode()
+    return f"MAIL FROM:<{sender}{end}\r\nRCPT TO:<{to}>\r\n".encode()
 
 
 def _check_odd(path: bytes, utf8: bool) -> None:

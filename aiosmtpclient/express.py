@@ -81,7 +81,7 @@ def octets_of(sender: str, recipients: Sequence[str], content: bytes, terms: Ter
     size, ascii_only = len(content), content.isascii()
     if size > terms.most or not (ascii_only or terms.eightbit):
         return None
-    head = commands.envelope(paths, size if terms.size else None, eightbit=not ascii_only)
+    head = commands.envelope(paths, count, size if terms.size else None, eightbit=not ascii_only)
     return (head, count, content) if head is not None else None
 
 

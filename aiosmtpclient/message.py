@@ -27,7 +27,6 @@ from .parameters import of as parameters_of
 
 Body: TypeAlias = Message | bytes | bytearray | memoryview | str | Source
 """Everything that can be sent. A `str` is always text, never a file's name."""
-_set = object.__setattr__
 
 
 @dataclass(frozen=True, init=False)
@@ -73,14 +72,11 @@ class Envelope:
         parameters: Parameters | None = None,
         **options: Unpack[MailOptions],
     ) -> None:
-        # In one go, and not as a dict that shares its keys: CPython 3.11 reads those slowly.
-        own: dict[str, object] = {
-            "sender": sender,
-            "recipients": (recipients,) if isinstance(recipients, str) else tuple(recipients),
-            "content": content,
-            "plain": True,
-        }
-        _set(self, "__dict__", own)  # the class is frozen; what is not given is the class's
+        # The class is frozen, though not its instances' dicts. What is not given is the class's.
+        own = self.__dict__
+        own["sender"] = sender
+        own["recipients"] = (recipients,) if isinstance(recipients, str) else tuple(recipients)
+        own["content"] = content
         if not (mail_options or rcpt_options or all_or_nothing or options or parameters is not None):
             return
         own.update(

@@ -236,12 +236,13 @@ class SMTPProtocol(asyncio.Protocol):
 
     def _write_plain(self, octets: bytes, now: float) -> None:
         try:
-            self.transport.write(octets)  # type: ignore[union-attr]  # there is one: it was greeted
+            try:  # as `_hand_over`
+                self.transport.write(octets)  # type: ignore[union-attr]  # it was greeted
+            except (OSError, RuntimeError) as error:
+                raise self._cut_off(error) from error
             self._since = now
             if self._paused or self._fires > now + self._shortest:
                 self._restart()
-        except (OSError, RuntimeError) as error:
-            self._not_written(error)
         except Exception as error:
             self._fail(self._plain, error)
 
@@ -323,13 +324,13 @@ class SMTPProtocol(asyncio.Protocol):
         try:
             self.transport.write(octets)
         except (OSError, RuntimeError) as error:  # uvloop's, where its handle is gone
-            self._not_written(error)
-            raise self.session.why() from error
+            raise self._cut_off(error) from error
 
-    def _not_written(self, error: Exception) -> None:
+    def _cut_off(self, error: Exception) -> SMTPException:
         failure = SMTPServerDisconnected(f"cannot write to {self.session.peer}: {error}")
         failure.__cause__ = error
         self.abort(failure)
+        return self.session.why()
 
     def check(self) -> None:
         """Raise if nothing that is written now can arrive: after a reset asyncio's `write` does nothing."""
@@ -377,8 +378,7 @@ class SMTPProtocol(asyncio.Protocol):
         """Drop the connection at once: nothing more is written, everything that waits fails."""
         self.unfold()
         self.session.fail(error or self.session.closed_here())
-        self._gathered.clear()
-        self._ending, self._unsent = (), None
+        self._gathered, self._ending, self._unsent = [], (), None
         self._end()
         if self.transport is not None:
             with contextlib.suppress(RuntimeError):  # its loop or its handle is gone, and so is it

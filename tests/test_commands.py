@@ -213,6 +213,50 @@ def test_whatever_gets_through_is_one_line_with_one_path(path: bytes, utf8: bool
     assert not set(line[:-2]) & {*range(0x20), 0x7F}
 
 
+# -- an envelope in one go
+
+
+@pytest.mark.parametrize("size", [None, 1024])
+@pytest.mark.parametrize("eightbit", [False, True])
+@given(
+    st.lists(
+        st.one_of(st.text(max_size=6), st.sampled_from(["", "a@b", "\n", "a@b\nc@d", "a b", "ü", "\udc80"])),
+        max_size=4,
+    ),
+    st.integers(0, 4),
+)
+def test_an_envelope_in_one_go_is_what_would_be_said_line_by_line_or_nothing(
+    size: int | None, eightbit: bool, paths: list[str], recipients: int
+) -> None:
+    octets = commands.envelope("\n".join(paths), recipients, size, eightbit=eightbit)
+    if octets is None:
+        return
+    options = [] if size is None else [f"SIZE={size}"]
+    sender, *to = "\n".join(paths).encode().split(b"\n")
+    assert len(to) == recipients
+    said = commands.mail(sender, [*options, "BODY=8BITMIME"] if eightbit else options) + commands.rcpts(to)
+    assert octets == said
+
+
+@pytest.mark.parametrize(
+    ("paths", "recipients"),
+    [
+        ("a@b", 0),
+        ("a@b\n", 1),
+        ("a@b\nc@d\n", 2),
+        ("a@b\n\nc@d", 2),
+        ("a@b\nc@d\nx@y", 1),
+        ("a@b\nc@d\nx@y", 3),
+        ("a@b\nc@d>\nx@y", 2),
+        ("a@b\nc@d\r", 1),
+        ("a@b\nü@d", 1),
+        ("a@b\n\udc80@d", 1),
+    ],
+)
+def test_an_envelope_that_is_not_plain_is_not_said_in_one_go(paths: str, recipients: int) -> None:
+    assert commands.envelope(paths, recipients, None, eightbit=False) is None
+
+
 # -- options
 
 

@@ -14,6 +14,7 @@ from email.headerregistry import Address, Group
 from email.message import EmailMessage, Message
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,6 +34,19 @@ def test_an_envelope_counts_a_string_as_one_recipient() -> None:
     assert envelope.mail_options == ("RET=HDRS",)
     assert envelope.rcpt_options == ()
     assert envelope.all_or_nothing is False
+
+
+def test_a_class_of_your_own_keeps_what_it_put_into_an_envelope() -> None:
+    class Numbered(Envelope):
+        number: int
+        plain = False
+
+        def __init__(self, number: int, *arguments: Any) -> None:
+            object.__setattr__(self, "number", number)
+            super().__init__(*arguments)
+
+    made = Numbered(7, "a@b.c", "d@e.f", b"")
+    assert (made.number, made.plain, made.recipients) == (7, False, ("d@e.f",))
 
 
 def test_an_envelope_takes_its_recipients_from_a_generator() -> None:
