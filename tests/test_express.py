@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -299,6 +300,24 @@ def under_way(wire: Wire) -> Any:
     assert wire.transport.wrote == [FIRST]
     assert not wire.session.reusable
     return plain
+
+
+def test_a_loop_that_was_closed_does_not_complain_out_of_a_write_that_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wire = Wire()
+    told: list[BaseException] = []
+    plain = Plain(wire.clock.create_future(), (), chunked=False)
+    monkeypatch.setattr(wire.transport, "write", mock.Mock(side_effect=RuntimeError("the handle is gone")))
+
+    def tell(plain: Plain, error: BaseException) -> None:
+        told.append(error)
+        raise RuntimeError("Event loop is closed")
+
+    monkeypatch.setattr(Plain, "set_exception", tell)
+    wire.protocol.begin(plain, plain.start((b"MAIL\r\nRCPT\r\n", 1, BODY)), wire.clock.time())
+    assert [type(error) for error in told] == [SMTPServerDisconnected]
+    assert "the handle is gone" in str(wire.session.failure)
 
 
 def test_the_content_leaves_with_the_354_and_the_task_waits_on() -> None:
