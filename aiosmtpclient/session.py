@@ -39,6 +39,7 @@ from .steps import Phase, Step
 logger = logging.getLogger(__name__)
 
 _DEBUG = logging.DEBUG
+# Set and asked for each message, and CPython 3.11 is slow to find a member of an enumeration.
 _READY, _CONTENT = Phase.READY, Phase.CONTENT
 Trace = Callable[[str, bytes], None]
 """Called with ("send" | "content" | "reply", octets) for everything on the wire, secrets masked."""
