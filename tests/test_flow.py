@@ -180,6 +180,32 @@ async def test_a_message_whose_connection_dies_goes_over_another() -> None:
             assert pool.stats().accepted == 3
 
 
+async def test_in_clear_the_next_message_is_begun_where_the_reply_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, inside, began = SMTPProtocol.data_received, [False], []
+
+    def read(self: SMTPProtocol, data: bytes) -> None:
+        inside[0] = True
+        ours(self, data)
+        inside[0] = False
+
+    begin = SMTPProtocol.begin
+
+    def note(self: SMTPProtocol, *arguments: Any) -> None:
+        began.append(inside[0])
+        begin(self, *arguments)
+
+    monkeypatch.setattr(SMTPProtocol, "data_received", read)
+    monkeypatch.setattr(SMTPProtocol, "begin", note)
+    async with MailServer() as server, pool_of(server, max_connections=2) as pool:
+        await used(pool, connections=2)
+        began.clear()
+        found = [one.delivery async for one in pool.send_messages(map(numbered, range(40)))]
+    assert found == [Delivery.ACCEPTED] * 40
+    assert sum(began) >= 5  # the others found no room for their outcome before them
+
+
 FAILING = [
     (Slots, "take"),
     (Slots, "keep"),

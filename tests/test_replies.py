@@ -435,6 +435,8 @@ def test_a_reply_of_one_line_has_no_grammar_of_its_own(data: bytes) -> None:
 @example(b"250 one\r\n250 two\r\n354 go\r\n")
 @example(b"250 one\r\n250 two\r\n250 queued as 1\r\n")
 @example(b"250\r\n250 two\r\n")
+@example(b"250 one\r\n354 go\r\n250 two\r\n")
+@example(b"\n250 one\r\n")
 def test_what_is_read_at_once_is_what_is_read_anyway(data: bytes) -> None:
     for _ in range(2):  # the second time it may be known by heart
         at_once, parser = replies.at_once(data), ReplyParser()
