@@ -164,7 +164,7 @@ class Postfix(RealServer):
 
     def kept(self) -> Iterable[Stored]:
         # Killed behind a delivery it delivers once more: one queue file, and so one message taken.
-        return in_maildir(self.folder / "mail/box", taken_as=re.compile(rb"\tid ([0-9A-F]+)\b"))
+        return in_maildir(self.folder / "mail/box", taken_as=re.compile(rb"\sid ([0-9A-F]+)\b"))
 
 
 def _complete(path: Path) -> bool:
