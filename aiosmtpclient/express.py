@@ -67,8 +67,15 @@ def terms_of(connection: Connection, *, chunked: bool) -> Terms | None:
     )
 
 
-def octets_of(sender: str, recipients: Sequence[str], content: bytes, terms: Terms) -> Octets | None:
+def octets_of(
+    sender: str, recipients: Sequence[str], content: bytes, terms: Terms, *, clean: bool = False
+) -> Octets | None:
     """The octets of a message, if its addresses are plain and its content fits the terms; else None.
+
+    Args:
+        sender, recipients, content: the message.
+        terms: what it has to be like.
+        clean: its lines certainly end as they should.
 
     Raises:
         ValueError: the content cannot be sent as it is.
@@ -77,7 +84,7 @@ def octets_of(sender: str, recipients: Sequence[str], content: bytes, terms: Ter
     count = len(recipients)
     if paths is None or not 0 < count <= MOST:
         return None
-    content = in_lines(content)
+    content = in_lines(content, clean=clean)
     size, ascii_only = len(content), content.isascii()
     if size > terms.most or not (ascii_only or terms.eightbit):
         return None
@@ -90,7 +97,7 @@ def octets_of_prepared(prepared: Prepared, terms: Terms) -> Octets | None:
     content, recipients = prepared.content, prepared.recipients
     if type(content) is not InMemory or content.size > terms.most or prepared.smtputf8:
         return None
-    return octets_of(prepared.sender.text, recipients.texts, content.data, terms)
+    return octets_of(prepared.sender.text, recipients.texts, content.data, terms, clean=True)
 
 
 class Begun:

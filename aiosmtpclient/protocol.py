@@ -237,7 +237,7 @@ class SMTPProtocol(asyncio.Protocol):
     def _write_plain(self, octets: bytes, now: float) -> None:
         try:
             try:  # as `_hand_over`
-                self.transport.write(octets)  # type: ignore[union-attr]  # it was greeted
+                self.transport.write(octets)  # type: ignore[union-attr]  # there after a greeting
             except (OSError, RuntimeError) as error:
                 raise self._cut_off(error) from error
             self._since = now

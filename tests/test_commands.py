@@ -5,7 +5,7 @@ import contextlib
 import traceback
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from leaks import told
 
@@ -225,11 +225,14 @@ def test_whatever_gets_through_is_one_line_with_one_path(path: bytes, utf8: bool
     ),
     st.integers(0, 4),
 )
+@example(["", "a@b"], 1)
+@example(["x@y", "a@b", "c@d"], 2)
 def test_an_envelope_in_one_go_is_what_would_be_said_line_by_line_or_nothing(
     size: int | None, eightbit: bool, paths: list[str], recipients: int
 ) -> None:
     octets = commands.envelope("\n".join(paths), recipients, size, eightbit=eightbit)
     if octets is None:
+        assert paths not in (["", "a@b"], ["x@y", "a@b", "c@d"]) or recipients != len(paths) - 1
         return
     options = [] if size is None else [f"SIZE={size}"]
     sender, *to = "\n".join(paths).encode().split(b"\n")
